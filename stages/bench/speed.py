@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 Frame = NDArray[np.uint8]
 _Item = TypeVar("_Item")
+_Prepared = TypeVar("_Prepared")
+_Output = TypeVar("_Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +52,23 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorParts:
-    """A detector for one frame at a time, as three calls.
+class DetectorParts(Generic[_Prepared, _Output]):
+    """A detector for one frame at a time, as three calls, each taking what the one before it gave.
 
-    prepare: a decoded picture (uint8 [height, width, 3], RGB) to the network's input [1, 3, H, W] on the device.
-    network: that to the raw output. postprocess: the output and the picture to boxes in it, in host memory.
+    prepare: a decoded picture (uint8 [height, width, 3], RGB) to what the network takes, a tensor or one with its view.
+    network: that to the raw output. postprocess: the output, and what was prepared, to boxes in host memory.
     """
 
-    prepare: Callable[[Frame], Tensor]
-    network: Callable[[Tensor], Tensor]
-    postprocess: Callable[[Tensor, Frame], object]
+    prepare: Callable[[Frame], _Prepared]
+    network: Callable[[_Prepared], _Output]
+    postprocess: Callable[[_Output, _Prepared], object]
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedReport:
     """Batch 1. complete: from the decoded frame to boxes, NMS included; without_postprocessing: from the decoded frame
-    to the raw output; network_only: from the input on the device to the raw output."""
+    to the network's output; network_only: from the prepared input to that output, with what copying to the device
+    `DetectorParts.network` does."""
 
     complete: Latency
     without_postprocessing: Latency
@@ -103,7 +106,7 @@ def measure_in_turn(
 
 
 def measure_detectors(
-    frames: Sequence[Frame], detectors: Mapping[str, DetectorParts], device: torch.device, schedule: Schedule
+    frames: Sequence[Frame], detectors: Mapping[str, DetectorParts[Any, Any]], device: torch.device, schedule: Schedule
 ) -> dict[str, SpeedReport]:
     """Time detectors side by side on the same decoded frames, in inference mode.
 
@@ -182,11 +185,15 @@ def _over(items: Sequence[_Item], call: Callable[[_Item], object]) -> Callable[[
     return lambda: call(items[next(turn) % len(items)])
 
 
-def _complete(parts: DetectorParts) -> Callable[[Frame], object]:
-    return lambda frame: parts.postprocess(parts.network(parts.prepare(frame)), frame)
+def _complete(parts: DetectorParts[Any, Any]) -> Callable[[Frame], object]:
+    def detect(frame: Frame) -> object:
+        prepared = parts.prepare(frame)
+        return parts.postprocess(parts.network(prepared), prepared)
+
+    return detect
 
 
-def _without_postprocessing(parts: DetectorParts) -> Callable[[Frame], object]:
+def _without_postprocessing(parts: DetectorParts[Any, Any]) -> Callable[[Frame], object]:
     return lambda frame: parts.network(parts.prepare(frame))
 
 

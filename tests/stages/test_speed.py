@@ -96,15 +96,15 @@ def test_a_detector_is_timed_whole_without_postprocessing_and_alone(clock):
     seen = []
     frames = [np.full((4, 6, 3), value, np.uint8) for value in (10, 20, 30)]
     parts = DetectorParts(
-        prepare=lambda frame: clock.work(1, torch.full((1, 3, 2, 2), float(frame[0, 0, 0]))),
-        network=lambda x_BCHW: clock.work(20, x_BCHW),
-        postprocess=lambda raw, frame: clock.work(300, seen.append((float(raw[0, 0, 0, 0]), int(frame[0, 0, 0])))),
+        prepare=lambda frame: clock.work(1, int(frame[0, 0, 0])),
+        network=lambda prepared: clock.work(20, -prepared),
+        postprocess=lambda output, prepared: clock.work(300, seen.append((output, prepared))),
     )
     report = measure_detectors(frames, {"it": parts}, torch.device("cpu"), Schedule(1, 0, 4, 0, 0))["it"]
     assert report.complete.median_ms == pytest.approx(321)
     assert report.without_postprocessing.median_ms == pytest.approx(21)
     assert report.network_only.median_ms == pytest.approx(20)
-    assert seen == [(10, 10), (20, 20), (30, 30), (10, 10)]
+    assert seen == [(-10, 10), (-20, 20), (-30, 30), (-10, 10)]
 
 
 def test_detectors_run_without_gradients():
@@ -112,7 +112,7 @@ def test_detectors_run_without_gradients():
     parts = DetectorParts(
         prepare=lambda frame: torch.zeros(1, 3, 2, 2),
         network=lambda x_BCHW: modes.append(torch.is_inference_mode_enabled()) or x_BCHW,
-        postprocess=lambda raw, frame: None,
+        postprocess=lambda output, prepared: None,
     )
     measure_detectors([np.zeros((2, 2, 3), np.uint8)], {"it": parts}, torch.device("cpu"), QUICK)
     assert modes
