@@ -1,18 +1,18 @@
-"""Learning from a teacher's soft labels: the teacher's part of equations (2)–(4) of Mehta & Ozturk, "Object detection at
-200 Frames Per Second" (arXiv 1805.06361).
+"""Learning from a teacher's soft labels: the teacher's part of equations (2)–(4) of Mehta & Ozturk, "Object detection
+at 200 Frames Per Second" (arXiv 1805.06361).
 
     (2)  λ_D · f_obj(o_T, ô)      (3)  o_T · λ_D · f_cl(p_T, p̂)      (4)  o_T · λ_D · f_bb(b_T, b̂)
 
-T is the teacher after feature-map NMS, ^ the student, slot by slot. The paper leaves the functions f open ("simple L1 or
-L2 functions"); here they are the region layer's own (region_loss.py), with its scales, so that λ_D = 1 puts both parts
-on one footing:
+T is the teacher after feature-map NMS, ^ the student, slot by slot. The paper leaves the functions f open ("simple L1
+or L2 functions"); here they are the region layer's own (region_loss.py), with its scales, so that λ_D = 1 puts both
+parts on one footing:
 
     objectness  λ_D · (noobject_scale + o_T · (object_scale − noobject_scale)) · ½ (o_T − ô)²
-    class       λ_D · o_T · class_scale · KL(p_T ‖ p̂)       cross-entropy less the teacher's entropy: the same gradient,
-                                                            and zero when student and teacher agree
-    box         λ_D · o_T · coord_scale · (2 − w·h) · ½ ‖t_T − t̂‖²        t = (σ(x), σ(y), w, h raw), w·h the teacher's box
+    class       λ_D · o_T · class_scale · KL(p_T ‖ p̂)
+    box         λ_D · o_T · coord_scale · (2 − w·h) · ½ ‖t_T − t̂‖²    t = (σ(x), σ(y), w, h raw), w·h the teacher's
 
-The objectness scale goes from the region layer's for background to its for objects as the teacher's confidence does.
+KL is the cross-entropy less the teacher's entropy: the same gradient, and zero when student and teacher agree. The
+objectness scale goes from the region layer's for background to its for objects as the teacher's confidence does.
 No temperature, no threshold on o_T.
 """
 
@@ -29,8 +29,8 @@ from stages.student.region_loss import RegionLossConfig, box_scale, split_slots
 class DistillationConfig:
     """weight: λ_D. objectness, box, classes: which terms there are.
 
-    objectness_scaling: the factor o_T of (3) and (4). Without it (the paper's ablation) the factor is 1 on the slots the
-    teacher kept and 0 elsewhere: a slot that was not kept is stored as zeros and has no class or box to learn.
+    objectness_scaling: the factor o_T of (3) and (4). Without it (the paper's ablation) the factor is 1 on the slots
+    the teacher kept and 0 elsewhere: a slot that was not kept is stored as zeros and has no class or box to learn.
     """
 
     weight: float = 1.0
@@ -57,8 +57,8 @@ def distillation_loss(
     valid_B: bool; where False the picture has no soft labels (its rows may hold anything, NaN included) and contributes
     exactly nothing, to value and gradient. anchors_A2: in cells of the grid.
 
-    Each term is summed over slots and valid pictures and divided by B, all pictures of the batch, as the region loss is:
-    a batch with few valid pictures weighs less, and every picture weighs the same in an epoch.
+    Each term is summed over slots and valid pictures and divided by B, all pictures of the batch, as the region loss
+    is: a batch with few valid pictures weighs less, and every picture weighs the same in an epoch.
     Keys: objectness, box, class, those switched on. Raises ValueError when the shapes don't fit.
     """
     raw_BAEHW = split_slots(raw_BCHW, len(anchors_A2))

@@ -2,10 +2,12 @@
 
 Every term carries its own weight already, from the config of the loss it belongs to; adding a loss is adding its terms.
 """
+# ruff: noqa: N802 (shape suffixes on the tensors of a protocol)
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from stages.student.distillation_loss import DistillationConfig, distillation_loss
@@ -66,5 +68,5 @@ def objective(
         )
         terms |= {f"distillation/{name}": term for name, term in distillation.items()}
     # The sum over no pictures is a 0 that still reaches the parameters, so that backward() works on every batch.
-    total = raw_BCHW[:0].float().sum() + sum(terms.values())
+    total = torch.stack([*terms.values()]).sum() if terms else raw_BCHW[:0].float().sum()
     return total, {name: term.detach() for name, term in terms.items()}
