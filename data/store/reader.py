@@ -1,0 +1,206 @@
+"""Reading a store: finished shards only, and an error naming the shard wherever a file is not what its record says."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from data.errors import RequestError
+from data.store.canonical import sha256_bytes
+from data.store.damage import StoreDamageError
+from data.store.layout import (
+    FEATURES,
+    IMAGE_DIGEST,
+    IMAGE_KEY,
+    IMAGE_SIZE,
+    IMAGE_STATUS,
+    LABELLED,
+    MANIFEST,
+    SOFT_LABELS,
+    FeatureShape,
+    array_file,
+    ledger_file,
+    shard_count,
+    shard_range,
+)
+from data.store.ledger import LedgerRecord, finished_shards, parse_record
+from data.store.manifest import Manifest, parse_manifest
+from data.store.metadata import GroupMetadata, parse_group
+from data.store.rows import ShardRows, not_finite, pending_rows
+from data.store.schema import StoreAttributes
+
+
+class LabelStore:
+    """An opened store. Metadata and manifest are checked once, here; files of a shard before each reading of them.
+
+    Open it inside the process that reads: nothing of it should cross a fork.
+    """
+
+    def __init__(self, path: Path, metadata: GroupMetadata, manifest: Manifest, arrays: dict[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.manifest = manifest
+        self._arrays = arrays
+        self._records: dict[int, LedgerRecord] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> "LabelStore":
+        """Raises RequestError where there is no store, StoreDamageError for altered metadata or manifest."""
+        if not (path / "zarr.json").is_file():
+            raise RequestError(
+                f"{path} is not a label store: it has no zarr.json. Name the folder given to label --store."
+            )
+        try:
+            metadata = parse_group((path / "zarr.json").read_bytes())
+        except ValueError as error:
+            raise StoreDamageError(str(path), None, "zarr.json", str(error)) from error
+        arrays = {}
+        for file, digest in metadata.files.items():
+            folder = (path / file).parent
+            if file.startswith(f"{FEATURES}/") and not folder.exists():
+                continue  # somebody wanted the space back: each tap may be deleted on its own
+            _require_digest(path, file, digest)
+            if file.count("/") > 1 or file.startswith(SOFT_LABELS):
+                arrays[folder.relative_to(path).as_posix()] = zarr.open_array(folder, mode="r")
+        _require_digest(path, MANIFEST, metadata.attributes.manifest_sha256)
+        return cls(path, metadata, parse_manifest((path / MANIFEST).read_bytes()), arrays)
+
+    @property
+    def attributes(self) -> StoreAttributes:
+        """The group attribute `distill`."""
+        return self.metadata.attributes
+
+    @property
+    def features(self) -> dict[str, FeatureShape]:
+        """Taps whose arrays are there, to [C, H', W']."""
+        prefix = f"{FEATURES}/"
+        return {
+            name.removeprefix(prefix): array.shape[1:]
+            for name, array in self._arrays.items()
+            if name.startswith(prefix)
+        }
+
+    @property
+    def array_names(self) -> list[str]:
+        """Arrays that are there, sorted."""
+        return sorted(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @property
+    def shard_count(self) -> int:
+        """Shards of the whole store, finished or not."""
+        return shard_count(len(self), self.attributes.shard_size)
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """First picture of a shard, and how many it has."""
+        return shard_range(shard, len(self), self.attributes.shard_size)
+
+    def finished_shards(self) -> list[int]:
+        """Shards with a record, as of now."""
+        return [shard for shard in finished_shards(self.path) if shard < self.shard_count]
+
+    def pending_shards(self) -> list[int]:
+        """Shards without a record, as of now."""
+        return sorted({*range(self.shard_count)}.difference(self.finished_shards()))
+
+    def pending_rows(self, shard: int) -> ShardRows:
+        """The shard's rows before any work, to be filled and handed to `publish_shard`."""
+        first, count = self.shard_range(shard)
+        return pending_rows(self.manifest, first, count, self.attributes.label_shape, self.features)
+
+    def record(self, shard: int) -> LedgerRecord:
+        """The shard's ledger record, read once. Raises StoreDamageError if it is missing, altered or another's."""
+        if shard not in self._records:
+            self._records[shard] = self._read_record(shard)
+        return self._records[shard]
+
+    def read_shard(self, shard: int, features: Iterable[str] | None = None) -> ShardRows:
+        """One finished shard. features: taps to read, None for all. Raises as `read_rows` does."""
+        first, count = self.shard_range(shard)
+        stop = first + count
+        taps = self.features if features is None else list(features)
+        rows = ShardRows(
+            self.read_rows(SOFT_LABELS, first, stop),
+            {tap: self.read_rows(f"{FEATURES}/{tap}", first, stop) for tap in taps},
+            tuple(str(key) for key in self.read_rows(IMAGE_KEY, first, stop)),
+            self.read_rows(IMAGE_SIZE, first, stop),
+            self.read_rows(IMAGE_DIGEST, first, stop),
+            self.read_rows(IMAGE_STATUS, first, stop),
+            list(self.record(shard).rejected),
+        )
+        if rows.keys != self.manifest.keys[first:stop]:
+            raise self._damage(shard, IMAGE_KEY, "the keys are not those of the manifest")
+        if not np.array_equal(rows.digests, self.manifest.digests[first:stop]):
+            raise self._damage(shard, IMAGE_DIGEST, "the digests are not those of the manifest")
+        self.require_finite(shard, SOFT_LABELS, rows.soft_labels, rows.status)
+        for tap, values in rows.features.items():
+            self.require_finite(shard, f"{FEATURES}/{tap}", values, rows.status)
+        return rows
+
+    def read_rows(self, array: str, start: int, stop: int) -> NDArray[Any]:
+        """Pictures start … stop of one array, all of one finished shard; whole inner chunks are read fastest.
+
+        Raises RequestError for an array that is not there, StoreDamageError for a file that is not as its record says.
+        """
+        if array not in self._arrays:
+            raise RequestError(f"{self.path} has no array {array}. It has: {', '.join(self.array_names)}.")
+        shard = start // self.attributes.shard_size
+        first, count = self.shard_range(shard)
+        if not first <= start < stop <= first + count:
+            raise ValueError(f"pictures {start} to {stop} are not of one shard")
+        file = array_file(array, self._arrays[array].ndim, shard)
+        entry = self.record(shard).files.get(file)
+        if entry is None:
+            raise self._damage(shard, array, "its record does not name this file")
+        try:
+            size = (self.path / file).stat().st_size
+        except FileNotFoundError as error:
+            raise self._damage(shard, array, "the file is missing") from error
+        if size != entry[0]:
+            raise self._damage(shard, array, f"the file has {size} bytes, {entry[0]} were written")
+        try:
+            return np.asarray(self._arrays[array][start:stop])
+        except (ValueError, RuntimeError) as error:  # crc32c of the index or of an inner chunk, or what came of one
+            raise self._damage(shard, array, f"the file was altered ({error})") from error
+
+    def require_finite(self, shard: int, array: str, values: NDArray[np.float16], status: NDArray[np.uint8]) -> None:
+        """Raises StoreDamageError if a labelled picture of the shard reads as NaN, as what was never written does."""
+        if (not_finite(values) & (status == LABELLED)).any():
+            raise self._damage(shard, array, "a labelled picture reads as NaN")
+
+    def dimensions(self, array: str) -> int:
+        """Number of axes."""
+        return int(self._arrays[array].ndim)
+
+    def _damage(self, shard: int, array: str, problem: str) -> StoreDamageError:
+        return StoreDamageError(str(self.path), shard, array_file(array, self._arrays[array].ndim, shard), problem)
+
+    def _read_record(self, shard: int) -> LedgerRecord:
+        file = ledger_file(shard)
+        try:
+            record = parse_record((self.path / file).read_bytes())
+        except FileNotFoundError as error:
+            raise StoreDamageError(
+                str(self.path), shard, file, "there is no record: the shard is unfinished"
+            ) from error
+        except ValueError as error:
+            raise StoreDamageError(str(self.path), shard, file, str(error)) from error
+        if (record.shard, record.first, record.count) != (shard, *self.shard_range(shard)):
+            raise StoreDamageError(str(self.path), shard, file, "the record is of another shard")
+        if record.attributes_sha256 != self.metadata.sha256:
+            raise StoreDamageError(str(self.path), shard, file, "the record is of a store with other metadata")
+        return record
+
+
+def _require_digest(store: Path, file: str, digest: str) -> None:
+    try:
+        found = sha256_bytes((store / file).read_bytes())
+    except FileNotFoundError as error:
+        raise StoreDamageError(str(store), None, file, "the file is missing") from error
+    if found != digest:
+        raise StoreDamageError(str(store), None, file, "the file was altered")

@@ -1,0 +1,173 @@
+"""The writing protocol: a whole shard appears in the store, or nothing that any reader would look at."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from data.errors import RequestError, WorkLeftError
+from data.store.canonical import sha256_file
+from data.store.create import codec_pipeline
+from data.store.files import sync, write_synced
+from data.store.layout import (
+    FEATURES,
+    IMAGE_DIGEST,
+    IMAGE_KEY,
+    IMAGE_SIZE,
+    IMAGE_STATUS,
+    SOFT_LABELS,
+    array_file,
+    ledger_file,
+)
+from data.store.ledger import LedgerRecord, parse_record, record_bytes
+from data.store.reader import LabelStore
+from data.store.rows import ShardRows, require_publishable
+from data.store.work import shard_lock, staging_folder
+
+Files = Mapping[str, tuple[int, str]]
+
+
+def publish_shard(
+    store: LabelStore, shard: int, rows: ShardRows, *, on_step: Callable[[str], None] = lambda step: None
+) -> bool:
+    """Write one shard and its ledger record; True if this call published it, False if another had before.
+
+    1. Stage: zarr writes every shard file in a folder of this process, under a copy of the store's metadata; each file
+       is synced and hashed. The record is staged beside them.
+    2. Place: each file is renamed into the store, unless equal bytes lie there already, so that the files of a finished
+       shard keep their inode; folders are synced; what lies there is read back and must hash to what was staged.
+    3. Publish: the record is linked into `ledger/`, which fails if there is one: the first wins. Folder synced.
+
+    A kill between any two writes leaves staging that `clean_staging` removes, and perhaps shard files without a record,
+    which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at
+    a time do 2 and 3, and a record found there ends the work of the others. Where the lock fails (a file system without
+    locks, `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ. The loser of 3
+    then compares: if the winner's record describes the files in place, nothing was harmed. If not, files of the loser
+    replaced the winner's; where they are whole in place they are a valid shard, so its own record replaces the winner's
+    atomically. Neither whole: WorkLeftError, and `verify` names the shard.
+
+    on_step: called after every write with what was done. Raises WorkLeftError when the file system fails (with the
+    bytes needed and free when it is full; the staged shard is removed), RequestError when this process would write
+    other bytes than the store's other workers or a picture changed, ValueError for rows that are not this shard's.
+    """
+    first, count = store.shard_range(shard)
+    stop = first + count
+    require_publishable(
+        rows,
+        store.manifest.keys[first:stop],
+        store.manifest.digests[first:stop],
+        store.attributes.label_shape,
+        store.features,
+    )
+    if codec_pipeline() != store.attributes.run.codec_pipeline:
+        raise RequestError(
+            f"{store.path} is written by zarr's codec pipeline {store.attributes.run.codec_pipeline}, not by "
+            f"{codec_pipeline()}: set ZARR_CODEC_PIPELINE__PATH to the former."
+        )
+    record = store.path / ledger_file(shard)
+    values = _arrays(rows)
+    staged: dict[str, tuple[int, str]] = {}
+    try:
+        with staging_folder(store.path) as folder:
+            on_step("staging folder made")
+            if record.exists():
+                return False
+            for name in store.array_names:
+                _stage(store, name, values[name], first, folder)
+                file = array_file(name, values[name].ndim, shard)
+                sync(folder / file)
+                staged[file] = sha256_file(folder / file)
+                on_step(f"{file} staged")
+            content = LedgerRecord(shard, first, count, tuple(rows.rejected), staged, store.metadata.sha256)
+            write_synced(folder / "record.json", record_bytes(content))
+            on_step("record staged")
+            with shard_lock(store.path, shard):
+                return _publish(store.path, folder, staged, record, on_step)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkLeftError(
+                f"Shard {shard} of {store.path} could not be written: {error}. The same command tries it again."
+            ) from error
+        rest = sum(array.nbytes for name, array in values.items() if array_file(name, array.ndim, shard) not in staged)
+        needed = sum(size for size, _ in staged.values()) + rest
+        raise WorkLeftError(
+            f"The disk is full: shard {shard} of {store.path} needs up to {needed} bytes, "
+            f"{shutil.disk_usage(store.path).free} are free. Nothing of it was left behind; make room and run the same "
+            "command again."
+        ) from error
+
+
+def _arrays(rows: ShardRows) -> dict[str, NDArray[Any]]:
+    keys: NDArray[Any] = np.array(rows.keys, np.dtypes.StringDType())
+    return {
+        SOFT_LABELS: rows.soft_labels,
+        IMAGE_KEY: keys,
+        IMAGE_SIZE: rows.sizes,
+        IMAGE_DIGEST: rows.digests,
+        IMAGE_STATUS: rows.status,
+        **{f"{FEATURES}/{tap}": values for tap, values in rows.features.items()},
+    }
+
+
+def _stage(store: LabelStore, name: str, values: NDArray[Any], first: int, folder: Path) -> None:
+    (folder / name).mkdir(parents=True)
+    shutil.copyfile(store.path / name / "zarr.json", folder / name / "zarr.json")
+    # an inner chunk equal to the fill value would be left out, and "all zeros" would not differ from "never written"
+    array = zarr.open_array(folder / name, mode="r+").with_config({"write_empty_chunks": True})
+    array[first : first + len(values)] = values
+
+
+def _publish(store: Path, staging: Path, files: Files, record: Path, on_step: Callable[[str], None]) -> bool:
+    for file, entry in files.items():
+        if record.exists():
+            return False
+        if not _holds(store / file, entry):
+            (staging / file).replace(store / file)
+            on_step(f"{file} in place")
+    for file in files:
+        sync((store / file).parent)
+    on_step("folders synced")
+    if not _hold(store, files):
+        raise WorkLeftError(
+            f"The files of {store} differ from what was written for {record.name}: the disk is failing, or another "
+            "worker writes other values. Run the same command again: it redoes the shard."
+        )
+    try:
+        os.link(staging / "record.json", record)
+        published = True
+    except FileExistsError:
+        published = _settle(store, staging, files, record)
+    on_step("record published")
+    sync(record.parent)
+    on_step("ledger synced")
+    return published
+
+
+def _settle(store: Path, staging: Path, files: Files, record: Path) -> bool:
+    """After losing the race for the record: make sure that the record in the ledger describes the files in place."""
+    try:
+        if _hold(store, parse_record(record.read_bytes()).files):
+            return False
+    except ValueError:
+        pass  # an altered record describes nothing
+    if not _hold(store, files):
+        raise WorkLeftError(f"Two workers wrote different values for {record} at once: verify the store.")
+    (staging / "record.json").replace(record)
+    return True
+
+
+def _hold(store: Path, files: Files) -> bool:
+    return all(_holds(store / file, entry) for file, entry in files.items())
+
+
+def _holds(path: Path, entry: tuple[int, str]) -> bool:
+    try:
+        return path.stat().st_size == entry[0] and sha256_file(path) == entry
+    except FileNotFoundError:
+        return False
