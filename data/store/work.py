@@ -38,7 +38,7 @@ def staging_folder(store: Path) -> Iterator[Path]:
 def clean_staging(store: Path) -> int:
     """Remove the staging folders of processes that are gone; call it when labelling starts. Returns how many.
 
-    A folder whose lock is held, here or on another machine, stays, and so does all of them where there are no locks.
+    A folder whose lock is held, here or on another machine, stays, and so do all of them where there are no locks.
     """
     removed = 0
     for lock in sorted((work_path(store) / "staging").glob("*.lock")):
@@ -50,12 +50,12 @@ def clean_staging(store: Path) -> int:
 
 
 @contextlib.contextmanager
-def shard_lock(store: Path, shard: int) -> Iterator[None]:
-    """At most one process on the shared file system puts this shard's files into place. Waits for the others."""
+def shard_lock(store: Path, shard: int) -> Iterator[bool]:
+    """One process at a time puts this shard's files into place; waits for the others. Yields whether it is held."""
     locks = work_path(store) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with _locked(locks / f"{shard:08d}.lock", wait=True):
-        yield
+    with _locked(locks / f"{shard:08d}.lock", wait=True) as held:
+        yield held
 
 
 @contextlib.contextmanager

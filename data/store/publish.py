@@ -30,6 +30,8 @@ from data.store.reader import LabelStore
 from data.store.rows import ShardRows, require_publishable
 from data.store.work import shard_lock, staging_folder
 
+ATTEMPTS = 5
+
 Files = Mapping[str, tuple[int, str]]
 
 
@@ -45,12 +47,12 @@ def publish_shard(
     3. Publish: the record is linked into `ledger/`, which fails if there is one: the first wins. Folder synced.
 
     A kill between any two writes leaves staging that `clean_staging` removes, and perhaps shard files without a record,
-    which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at
-    a time do 2 and 3, and a record found there ends the work of the others. Where the lock fails (a file system without
-    locks, `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ. The loser of 3
-    then compares: if the winner's record describes the files in place, nothing was harmed. If not, files of the loser
-    replaced the winner's; where they are whole in place they are a valid shard, so its own record replaces the winner's
-    atomically. Neither whole: WorkLeftError, and `verify` names the shard.
+    which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at a time
+    do 2 and 3, and the record found there ends the work of the others. Where there are no locks (the file system, or
+    `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then either may find
+    files or a record of the other's. A record that describes the files in place wins, whosever it is. Otherwise the
+    finder puts all of its own files into place again, which is a whole shard, and its own record atomically over the
+    other's. The last to look leaves record and files that agree, whichever of the two they are.
 
     on_step: called after every write with what was done. Raises WorkLeftError when the file system fails (with the
     bytes needed and free when it is full; the staged shard is removed), RequestError when this process would write
@@ -87,8 +89,8 @@ def publish_shard(
             content = LedgerRecord(shard, first, count, tuple(rows.rejected), staged, store.metadata.sha256)
             write_synced(folder / "record.json", record_bytes(content))
             on_step("record staged")
-            with shard_lock(store.path, shard):
-                return _publish(store.path, folder, staged, record, on_step)
+            with shard_lock(store.path, shard) as locked:
+                return _publish(store.path, folder, staged, record, locked, on_step)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise WorkLeftError(
@@ -123,43 +125,45 @@ def _stage(store: LabelStore, name: str, values: NDArray[Any], first: int, folde
     array[first : first + len(values)] = values
 
 
-def _publish(store: Path, staging: Path, files: Files, record: Path, on_step: Callable[[str], None]) -> bool:
-    for file, entry in files.items():
-        if record.exists():
+def _publish(
+    store: Path, staging: Path, files: Files, record: Path, locked: bool, on_step: Callable[[str], None]
+) -> bool:
+    for _ in range(ATTEMPTS):
+        if _describes(record, store):
             return False
-        if not _holds(store / file, entry):
-            (staging / file).replace(store / file)
-            on_step(f"{file} in place")
-    for file in files:
-        sync((store / file).parent)
-    on_step("folders synced")
-    if not _hold(store, files):
-        raise WorkLeftError(
-            f"The files of {store} differ from what was written for {record.name}: the disk is failing, or another "
-            "worker writes other values. Run the same command again: it redoes the shard."
-        )
-    try:
-        os.link(staging / "record.json", record)
-        published = True
-    except FileExistsError:
-        published = _settle(store, staging, files, record)
-    on_step("record published")
-    sync(record.parent)
-    on_step("ledger synced")
-    return published
+        for file, entry in files.items():
+            if not _holds(store / file, entry):
+                os.link(staging / file, staging / "next")  # the staged file stays, to be put there again
+                (staging / "next").replace(store / file)
+                on_step(f"{file} in place")
+        for file in files:
+            sync((store / file).parent)
+        on_step("folders synced")
+        if not _hold(store, files):
+            continue
+        try:
+            os.link(staging / "record.json", record)
+        except FileExistsError:
+            if _describes(record, store):
+                return False
+            os.link(staging / "record.json", staging / "next")
+            (staging / "next").replace(record)
+        on_step("record published")
+        sync(record.parent)
+        on_step("ledger synced")
+        if locked or _hold(store, files):
+            return True
+    raise WorkLeftError(
+        f"The files of {record.stem} in {store} do not stay as written: the disk is failing, or another worker "
+        "writes other values. Verify the store, then run the same command again."
+    )
 
 
-def _settle(store: Path, staging: Path, files: Files, record: Path) -> bool:
-    """After losing the race for the record: make sure that the record in the ledger describes the files in place."""
+def _describes(record: Path, store: Path) -> bool:
     try:
-        if _hold(store, parse_record(record.read_bytes()).files):
-            return False
-    except ValueError:
-        pass  # an altered record describes nothing
-    if not _hold(store, files):
-        raise WorkLeftError(f"Two workers wrote different values for {record} at once: verify the store.")
-    (staging / "record.json").replace(record)
-    return True
+        return _hold(store, parse_record(record.read_bytes()).files)
+    except (FileNotFoundError, ValueError):
+        return False  # there is none, or it was altered and describes nothing
 
 
 def _hold(store: Path, files: Files) -> bool:
