@@ -14,7 +14,8 @@ from torch import Tensor
 
 from data.errors import RequestError
 
-_METADATA, _CHECKSUM = "distill", "crc32"
+_KEY = "distill"
+"""The one key in the file's header: safetensors writes several in a random order, and equal states are equal files."""
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -24,7 +25,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     temporary file is left behind then. The folder must exist.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {_METADATA: json.dumps(dict(metadata)), _CHECKSUM: _checksum(stored)}
+    written = json.dumps(dict(metadata))
+    header = {_KEY: json.dumps({"metadata": written, "crc32": _checksum(written, stored)})}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -42,29 +44,31 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     RequestError if the file is absent, of another kind, truncated or altered.
     """
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; expected a file written by distill.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            if _METADATA not in header or _CHECKSUM not in header:
+            if _KEY not in header:
                 raise RequestError(f"{path} was not written by distill: it is a safetensors file without its metadata.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            metadata = json.loads(header[_METADATA])
+        record = json.loads(header[_KEY])
+        written, checksum = record["metadata"], record["crc32"]
     except FileNotFoundError as error:
         raise RequestError(f"{path} does not exist; expected a file written by distill.") from error
-    except IsADirectoryError as error:
-        raise RequestError(f"{path} is a folder; expected a file written by distill.") from error
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RequestError(f"{path} is not a whole safetensors file ({error}); it is foreign or damaged.") from error
-    if _checksum(tensors) != header[_CHECKSUM]:
-        raise RequestError(f"{path} is damaged: its tensors do not have the checksum they were written with.")
-    return tensors, metadata
+    if _checksum(written, tensors) != checksum:
+        raise RequestError(f"{path} is damaged: its content does not have the checksum it was written with.")
+    return tensors, json.loads(written)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    value = 0
+def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+    value = zlib.crc32(metadata.encode())
     for name in sorted(tensors):
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, value)
+        tensor = tensors[name]
+        value = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
     return f"{value:08x}"
 
 

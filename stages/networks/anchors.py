@@ -1,4 +1,4 @@
-"""Anchors for the user's own boxes: k-means with 1 − IoU as the distance (YOLO9000, section 2, "Dimension clusters")."""
+"""Anchors for the user's own boxes: k-means with distance 1 − IoU (YOLO9000, section 2, "Dimension clusters")."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,15 +42,17 @@ def _cluster(sizes: NDArray[np.float64], anchors: NDArray[np.float64]) -> NDArra
         counts = np.bincount(nearest, minlength=len(anchors))
         sums = np.stack([np.bincount(nearest, sizes[:, axis], len(anchors)) for axis in (0, 1)], axis=1)
         # An anchor that lost all its boxes keeps its place: a later move of the others can bring some back.
-        anchors = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], anchors)
+        full = counts > 0
+        anchors = anchors.copy()
+        anchors[full] = sums[full] / counts[full, None]
     return anchors
 
 
 def _plus_plus(sizes: NDArray[np.float64], k: int, random: np.random.Generator) -> NDArray[np.float64]:
     """Starting anchors, each drawn in proportion to its squared distance from those before."""
-    anchors = sizes[random.integers(len(sizes))][None]
+    anchors: NDArray[np.float64] = sizes[random.integers(len(sizes))][None]
     while len(anchors) < k:
-        weight = (1 - _iou(sizes, anchors).max(axis=1)).clip(min=0) ** 2
+        weight = (1 - _iou(sizes, anchors).max(axis=1)).clip(min=1e-6) ** 2
         weight[(sizes[:, None] == anchors).all(axis=2).any(axis=1)] = 0
         anchors = np.concatenate([anchors, sizes[random.choice(len(sizes), p=weight / weight.sum())][None]])
     return anchors
@@ -58,4 +60,5 @@ def _plus_plus(sizes: NDArray[np.float64], k: int, random: np.random.Generator) 
 
 def _iou(sizes_n2: NDArray[np.float64], anchors_k2: NDArray[np.float64]) -> NDArray[np.float64]:
     inner = np.minimum(sizes_n2[:, None], anchors_k2).prod(axis=2)
-    return np.asarray(inner / (sizes_n2.prod(axis=1)[:, None] + anchors_k2.prod(axis=1) - inner))
+    iou: NDArray[np.float64] = inner / (sizes_n2.prod(axis=1)[:, None] + anchors_k2.prod(axis=1) - inner)
+    return iou

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import nms  # type: ignore[import-untyped]
 
 from data.boxes import Detections
 from data.views import View
@@ -74,7 +74,7 @@ def detections_of_batch(
     counts = torch.bincount(found[:, 6].long(), minlength=len(entries_BAEHW)).tolist()
     return [
         _suppress(part, view, size, iou_threshold, clip)
-        for part, view, size in zip(found.split(counts), views, picture_sizes, strict=True)
+        for part, view, size in zip(torch.split(found, counts), views, picture_sizes, strict=True)
     ]
 
 
@@ -87,7 +87,7 @@ def _suppress(found: Tensor, view: View, size: tuple[int, int], iou_threshold: f
     # Class by class rather than torchvision's batched_nms: its offsets would round boxes beside a very large one.
     kept = [
         members[nms(xyxy[members], scores[members].double(), iou_threshold)]
-        for members in ((labels == label).nonzero()[:, 0] for label in labels.unique())
+        for members in ((labels == label).nonzero()[:, 0] for label in np.unique(labels.numpy()))
     ]
     keep = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.long)
     keep = keep[scores[keep].argsort(descending=True, stable=True)]
