@@ -104,6 +104,11 @@ def test_minus_zero_ties_with_zero():
     assert keep[0, 0, 0].tolist() == [True, False]
 
 
+def test_values_below_zero_keep_their_order():
+    keep = feature_map_nms(*one_class([[-0.5, -0.25, -1.0]]), min_objectness=-2.0)
+    assert keep[0, 0, 0].tolist() == [False, True, False]
+
+
 def test_other_classes_do_not_compete():
     objectness, _ = one_class([[0.9, 0.8]])
     classes = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float16)[None, None, :, None]
