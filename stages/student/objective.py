@@ -2,7 +2,6 @@
 
 Every term carries its own weight already, from the config of the loss it belongs to; adding a loss is adding its terms.
 """
-# ruff: noqa: N802 (shape suffixes on the tensors of a protocol)
 
 from dataclasses import dataclass, field
 from typing import Protocol

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (shape suffixes on tensors)
 from dataclasses import dataclass, replace
 
 import pytest

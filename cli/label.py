@@ -1,0 +1,64 @@
+"""`distill label`: run the teacher once over pictures, into a store."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.choices import ResizeMode
+
+
+class FmNmsMode(StrEnum):
+    local_max = "local-max"
+    greedy = "greedy"
+    off = "off"
+
+
+def label(
+    images: Annotated[list[str], typer.Argument(help="Folders or files of pictures; NAME=FOLDER names a root.")],
+    teacher: Annotated[Path, typer.Option(help="Darknet .weights (with --cfg), a run, or a .safetensors of one.")],
+    store: Annotated[Path, typer.Option(help="The store to make or to complete.")],
+    cfg: Annotated[Path | None, typer.Option(help="Darknet .cfg of the teacher.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Class names of a Darknet teacher, one per line.")] = None,
+    features: Annotated[list[str] | None, typer.Option(metavar="TAP", help="Keep this layer's feature map.")] = None,
+    fm_nms: Annotated[FmNmsMode, typer.Option(help="Feature-map NMS.")] = FmNmsMode.local_max,
+    fm_nms_window: Annotated[int, typer.Option(help="Window in cells, odd.")] = 3,
+    min_objectness: Annotated[float, typer.Option(min=0, max=1, help="Slots below it are not kept.")] = 0.01,
+    classes: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Keep only these classes.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of the input; the teacher's own if not given.")] = None,
+    resize: Annotated[ResizeMode, typer.Option(help="How a picture fills the input.")] = ResizeMode.letterbox,
+    shard_size: Annotated[int | None, typer.Option(min=1, help="Pictures per shard; by memory if not given.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="auto or a number.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU's arithmetic.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
+) -> None:
+    """Label pictures with a YOLOv2 teacher into a store; the same command completes an unfinished one."""
+    from cli.output import parse_auto_int, say
+    from data.store.schema import FmNmsAttributes
+    from pipeline.label_command import run_label
+    from pipeline.label_plan import LabelRequest
+
+    request = LabelRequest(
+        images=tuple(images),
+        store=store,
+        teacher=teacher,
+        cfg=cfg,
+        names=names,
+        features=tuple(features or ()),
+        fm_nms=FmNmsAttributes(fm_nms.value, fm_nms_window, min_objectness),
+        classes=tuple(classes or ()),
+        input_size=input_size,
+        resize=resize.value,
+        shard_size=shard_size,
+        device=device,
+        precision=precision,
+        batch_size=parse_auto_int("--batch-size", batch_size),
+        threads=threads,
+        limit=limit,
+    )
+    say(run_label(request, dry_run=dry_run), as_json)

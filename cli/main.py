@@ -1,0 +1,44 @@
+"""The `distill` command: one sub-command per file; torch, zarr and dask are imported inside them, so --help is quick."""
+
+import sys
+
+import typer
+
+from cli import bench, demo, label, predict, show, train, verify
+from data.errors import RequestError, WorkLeftError
+
+app = typer.Typer(
+    name="distill",
+    help="200-FPS object detectors by distillation: label once with a YOLOv2 teacher, train many students from the cache.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("label")(label.label)
+app.command("train")(train.train)
+app.command("bench")(bench.bench)
+app.command("verify")(verify.verify)
+app.command("show")(show.show)
+app.command("predict")(predict.predict)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; errors a user can cause become one message and an exit status (docs/store.md)."""
+    try:
+        app()
+    except RequestError as error:
+        fail(str(error), 2)
+    except WorkLeftError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where it stopped", 1)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        fail(f"{error.strerror or error}{place}; mend it and run the same command again", 1)
+
+
+def fail(message: str, status: int) -> None:
+    """Say what is wrong on standard error and leave."""
+    print(f"distill: {message}", file=sys.stderr)
+    raise SystemExit(status)
