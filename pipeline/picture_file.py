@@ -31,6 +31,6 @@ def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
     try:
         staged.write_bytes(encoded.getvalue())
         staged.replace(path)
-    except OSError:
+    except BaseException:
         staged.unlink(missing_ok=True)
         raise

@@ -40,8 +40,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Wall-clock time of one run, over all passes. fps: 1000 / median_ms; pass_medians_ms: far apart means that the
-    machine was not quiet, and the figure is worth little."""
+    """Wall-clock time of one run, over all passes. fps: 1000 / median_ms."""
 
     median_ms: float
     p05_ms: float
@@ -49,6 +48,11 @@ class Latency:
     fps: float
     runs: int
     pass_medians_ms: tuple[float, ...]
+
+    @property
+    def unsteady(self) -> bool:
+        """Passes differ by more than a quarter: the machine was busy or grew hot, the figure is worth little."""
+        return max(self.pass_medians_ms) > 1.25 * min(self.pass_medians_ms)
 
 
 @dataclass(frozen=True, slots=True)

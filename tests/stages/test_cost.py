@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stages.bench.cost import network_cost
+from stages.networks.f_yolo import FYoloConfig
+from stages.networks.spec import build_detector, own_spec
 
 
 def block(channels_in, channels_out, kernel):
@@ -44,6 +46,22 @@ def test_tiny_yolo_has_the_published_cost():
     cost = network_cost(tiny_yolo(), 416, 416)
     assert cost.parameters == 15_861_773
     assert cost.gflop == pytest.approx(6.97, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "parameters", "gflop"),
+    [
+        ("f-yolo", FYoloConfig(reading="A"), 8.52, 4.52),
+        ("f-yolo", FYoloConfig(reading="B"), 8.58, 4.53),
+        ("tiny-yolo", None, 15.86, 6.97),
+        ("yolov2", None, 50.66, 29.36),
+    ],
+)
+def test_the_projects_networks_have_the_known_cost(model, config, parameters, gflop):
+    network = build_detector(own_spec(model, tuple(f"class {index}" for index in range(20)), config))
+    cost = network_cost(network, 416, 416)
+    assert cost.parameters / 1e6 == pytest.approx(parameters, abs=0.005)
+    assert cost.gflop == pytest.approx(gflop, abs=0.005)
 
 
 def test_bytes_are_those_of_the_file(tmp_path):

@@ -62,6 +62,12 @@ def test_warm_up_does_not_count_and_passes_are_told_apart(clock):
     latency = measure_latency(lambda: clock.work(next(durations)), Schedule(2, 1, 3, 0, 0))
     assert latency.pass_medians_ms == pytest.approx((10, 30))
     assert latency.median_ms == pytest.approx(20)
+    assert latency.unsteady
+
+
+def test_passes_alike_are_steady(clock):
+    durations = iter([10, 10, 10, 12, 12, 12])
+    assert not measure_latency(lambda: clock.work(next(durations)), Schedule(2, 0, 3, 0, 0)).unsteady
 
 
 def test_a_pass_lasts_for_both_the_least_runs_and_the_least_seconds(clock):
