@@ -49,12 +49,12 @@ class LabelStore:
     @classmethod
     def open(cls, path: Path) -> "LabelStore":
         """Raises RequestError where there is no store, StoreDamageError for altered metadata or manifest."""
-        if not (path / "zarr.json").is_file():
-            raise RequestError(
-                f"{path} is not a label store: it has no zarr.json. Name the folder given to label --store."
-            )
+        if not (path / "zarr.json").exists() and not (path / MANIFEST).exists():
+            raise RequestError(f"{path} is not a label store. Name the folder given to label --store.")
         try:
             metadata = parse_group((path / "zarr.json").read_bytes())
+        except FileNotFoundError as error:
+            raise StoreDamageError(str(path), None, "zarr.json", "the file is missing") from error
         except ValueError as error:
             raise StoreDamageError(str(path), None, "zarr.json", str(error)) from error
         arrays = {}

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import RequestError
 from data.store.canonical import sha256_file
 from data.store.damage import StoreDamageError
 from data.store.files import files_below
@@ -32,8 +31,6 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
     whole folder was deleted is no damage. progress: called after each shard. Raises RequestError where there is no
     store; OSError passes through.
     """
-    if not path.is_dir() or (not (path / "zarr.json").exists() and not (path / MANIFEST).exists()):
-        raise RequestError(f"{path} is not a label store. Name the folder given to label --store.")
     try:
         store = LabelStore.open(path)
     except StoreDamageError as error:
