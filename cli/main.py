@@ -1,4 +1,4 @@
-"""The `distill` command: one sub-command per file; torch, zarr and dask are imported inside them, so --help is quick."""
+"""The `distill` command: one sub-command per file; torch, zarr and dask are imported in them."""
 
 import sys
 
@@ -9,7 +9,7 @@ from data.errors import RequestError, WorkLeftError
 
 app = typer.Typer(
     name="distill",
-    help="200-FPS object detectors by distillation: label once with a YOLOv2 teacher, train many students from the cache.",
+    help="200-FPS object detectors by distillation: label once with a teacher, train many students from the cache.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -29,32 +29,48 @@ class AnnotationFormat(StrEnum):
 
 def train(
     run: Annotated[Path, typer.Option(help="Folder of the run, new unless --resume.")],
-    store: Annotated[list[Path] | None, typer.Option(help="Store of soft labels; without one nothing is distilled.")] = None,
+    store: Annotated[
+        list[Path] | None, typer.Option(help="Store of soft labels; without one nothing is distilled.")
+    ] = None,
     images: Annotated[list[str] | None, typer.Option(help="Folders of pictures, or where a store's are now.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="VOC or YOLO folder, or COCO JSON.")] = None,
     annotation_format: Annotated[AnnotationFormat | None, typer.Option(help="Recognised if not given.")] = None,
-    names: Annotated[Path | None, typer.Option(help="Class names, one per line; the store's or the annotations' own.")] = None,
-    train_list: Annotated[list[Path] | None, typer.Option(help="Train on these pictures only (ImageSets list).")] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Class names, one per line; the store's or the annotations' own.")
+    ] = None,
+    train_list: Annotated[
+        list[Path] | None, typer.Option(help="Train on these pictures only (ImageSets list).")
+    ] = None,
     val_list: Annotated[list[Path] | None, typer.Option(help="Validate on these.")] = None,
     test_list: Annotated[list[Path] | None, typer.Option(help="Never train on these.")] = None,
-    val_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="Share held out where no --val-list is given.")] = 0.1,
+    val_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share held out where no --val-list is given.")
+    ] = 0.1,
     model: Annotated[Model, typer.Option(help="Architecture.")] = Model.f_yolo,
     width: Annotated[float, typer.Option(help="Factor on the channels.")] = 1.0,
     reading: Annotated[str, typer.Option(help="F-YOLO's reading, A or B (docs/networks.md).")] = "A",
     merge: Annotated[str, typer.Option(help="F-YOLO merges by stack or max-pool.")] = "stack",
     merged: Annotated[str, typer.Option(help="F-YOLO's first and last merged level.")] = "3-7",
     extra_1x1: Annotated[bool, typer.Option("--extra-1x1/--no-extra-1x1", help="F-YOLO's last 1×1 layers.")] = True,
-    anchors: Annotated[str, typer.Option(help="auto (store's, else the model's), model, kmeans, or 'w,h w,h …' in cells.")] = "auto",
-    initial_weights: Annotated[Path | None, typer.Option(help="Darknet weights to begin with, as far as they fit.")] = None,
+    anchors: Annotated[
+        str, typer.Option(help="auto (store's, else the model's), model, kmeans, or 'w,h w,h …' in cells.")
+    ] = "auto",
+    initial_weights: Annotated[
+        Path | None, typer.Option(help="Darknet weights to begin with, as far as they fit.")
+    ] = None,
     initial_cfg: Annotated[Path | None, typer.Option(help="The cfg of --initial-weights.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 160,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     input_size: Annotated[int | None, typer.Option(help="Side of the input; the store's, else 416.")] = None,
-    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="Inputs of 320 to 608, anew every 10 batches.")] = False,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Inputs of 320 to 608, anew every 10 batches.")
+    ] = False,
     resize: Annotated[ResizeMode | None, typer.Option(help="The store's, else letterbox.")] = None,
     augment: Annotated[Augmentation, typer.Option(help="Photometric, or geometric as well.")] = Augmentation.full,
     flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Mirror half of the pictures.")] = True,
-    labelled_share: Annotated[float | None, typer.Option(min=0, max=1, help="Share of labelled pictures in a batch.")] = None,
+    labelled_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of labelled pictures in a batch.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
     momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,

@@ -21,6 +21,6 @@ def verify(
     say(result, as_json)
     if not result["whole"]:
         raise WorkLeftError(
-            f"{store} has {len(result['damage'])} problems, listed above. Unfinished shards are made by the label command "
-            "that began the store; damaged ones too, once their ledger record and files are deleted"
+            f"{store} has {len(result['damage'])} problems, listed above. The label command that began the store makes "
+            "what is unfinished, and damaged shards too once their ledger record and files are deleted"
         )

@@ -71,9 +71,9 @@ def fit(
 ) -> FitResult:
     """Train until the last epoch, from where the run folder says.
 
-    labelled: per picture, whether it is annotated. save_detector(detector, "best" or "final", metadata) keeps a network.
-    Raises WorkLeftError when interrupted (the state is saved first), when the loss is not finite, or when a distillation
-    term did nothing over an epoch.
+    labelled: per picture, whether it is annotated. save_detector(detector, "best" or "final", metadata) keeps a
+    network. Raises WorkLeftError when interrupted (the state is saved first), when the loss is not finite, or when a
+    distillation term did nothing over an epoch.
     """
     began = time.monotonic()
     position, metrics = Position(0, 0, None), EpochMetrics()

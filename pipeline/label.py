@@ -15,9 +15,9 @@ from data.pictures import Picture
 from data.prefetch import map_ahead
 from data.store.canonical import sha256_bytes
 from data.store.layout import LABELLED
+from data.store.publish import publish_shard
 from data.store.reader import LabelStore
 from data.store.rows import ShardRows
-from data.store.publish import publish_shard
 from data.views import FILL, render, resize_view
 from pipeline.interrupt import Interruption
 from pipeline.progress import Progress
@@ -69,7 +69,7 @@ def label_shards(
         ahead=2 * batch_size + decode_threads,
     )
     with ThreadPoolExecutor(1, thread_name_prefix="publish") as publisher:
-        publishing: Future[None] | None = None
+        publishing: Future[bool] | None = None
         try:
             for shard in pending:
                 rows = store.pending_rows(shard)
@@ -97,7 +97,8 @@ def label_shards(
             decoded.close()
     if interruption:
         raise WorkLeftError(
-            f"interrupted: {len(pending) - done} of {store.shard_count} shards are left. The same command goes on with them"
+            f"interrupted: {len(pending) - done} of {store.shard_count} shards are left. "
+            "The same command goes on with them"
         )
     return LabelResult(labelled, rejected, done, store.shard_count, time.monotonic() - began)
 
@@ -116,13 +117,14 @@ def load(picture: Picture, store: LabelStore, row: int) -> Decoded:
         content = picture.path.read_bytes()
     except OSError as error:
         raise WorkLeftError(
-            f"{picture.path} can't be read ({error.strerror}); its shard is left undone. Mend it and run the same command"
+            f"{picture.path} can't be read ({error.strerror}); its shard is left undone. "
+            "Mend it and run the same command"
         ) from error
     entry = store.manifest[row]
     if sha256_bytes(content) != entry.digest:
         raise WorkLeftError(
-            f"{picture.path} has changed since {store.path} was begun; its shard is left undone. Put the old file back, "
-            "or label into a new store"
+            f"{picture.path} has changed since {store.path} was begun; its shard is left undone. "
+            "Put the old file back, or label into a new store"
         )
     geometry = store.attributes.input
     try:
@@ -134,8 +136,10 @@ def load(picture: Picture, store: LabelStore, row: int) -> Decoded:
     return Decoded(render(pixels, view), (rows, columns), "")
 
 
-def label_batch(rows: ShardRows, start: int, batch: Sequence[Decoded], teacher: Teacher, input_shape: tuple[int, int]) -> None:
-    """Fill rows from `start` on. A rejected picture holds its place in the batch, so its neighbours don't depend on it."""
+def label_batch(
+    rows: ShardRows, start: int, batch: Sequence[Decoded], teacher: Teacher, input_shape: tuple[int, int]
+) -> None:
+    """Fill rows from `start` on. A rejected picture holds its place in the batch: its neighbours don't depend on it."""
     inputs = torch.full((len(batch), 3, *input_shape), FILL)
     for i, item in enumerate(batch):
         if item.pixels is not None:
@@ -154,4 +158,3 @@ def rejected_pictures(store: LabelStore) -> Iterator[tuple[str, str]]:
     """Key and reason of every rejected picture, in manifest order, from the finished shards' records."""
     for shard in store.finished_shards():
         yield from store.record(shard).rejected
-

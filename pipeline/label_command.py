@@ -126,10 +126,8 @@ def open_or_create(request: LabelRequest, source: LoadedDetector, pictures: list
 
 
 def _text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple[str, str]]) -> str:
-    lines = [
-        f"{store.path}: {len(store) - len(rejected)} of {len(store)} pictures labelled in {store.shard_count} shards "
-        f"({labelled} now, in {seconds:.1f} s)"
-    ]
+    whole = f"{store.path}: {len(store) - len(rejected)} of {len(store)} pictures in {store.shard_count} shards"
+    lines = [f"{whole}; {labelled} labelled now, in {seconds:.1f} s"]
     if rejected:
         lines.append(f"{len(rejected)} rejected:")
         lines += [f"  {key}: {reason}" for key, reason in rejected[:LISTED]]

@@ -44,7 +44,8 @@ def estimate(request: LabelRequest, source: LoadedDetector, pictures: Sequence[P
             pixels = decode(picture.path.read_bytes())
         except RejectedPictureError:
             continue
-        view = resize_view(request.resize, *pixels.shape[:2], attributes.input.height, attributes.input.width)
+        rows, columns = pixels.shape[:2]
+        view = resize_view(request.resize, rows, columns, attributes.input.height, attributes.input.width)
         inputs.append(torch.from_numpy(render(pixels, view)))
         decode_s.append(time.perf_counter() - began)
     teacher_s: list[float] = []
@@ -61,7 +62,7 @@ def estimate(request: LabelRequest, source: LoadedDetector, pictures: Sequence[P
         )
     per_picture = max(min(teacher_s), float(np.median(decode_s)) / attributes.run.threads) if teacher_s else 0.0
     row_bytes = int(np.median(compressed)) if compressed else 0
-    result = {
+    result: dict[str, Any] = {
         "pictures": len(pictures),
         "shard_size": size,
         "shards": shards,

@@ -30,6 +30,9 @@ INTERPOLATION = "bilinear, corners aligned"
 RECORDED_PACKAGES = ("distill", "torch", "torchvision", "zarr", "numcodecs", "numpy", "pillow")
 
 
+DEFAULT_FM_NMS = FmNmsAttributes("local-max", 3, 0.01)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
     """The flags of `distill label`; None and "auto" are resolved by `resolve_attributes`."""
@@ -40,7 +43,7 @@ class LabelRequest:
     cfg: Path | None = None
     names: Path | None = None
     features: tuple[str, ...] = ()
-    fm_nms: FmNmsAttributes = FmNmsAttributes("local-max", 3, 0.01)
+    fm_nms: FmNmsAttributes = DEFAULT_FM_NMS
     classes: tuple[str, ...] = ()
     input_size: int | None = None
     resize: Resize = "letterbox"
@@ -130,14 +133,17 @@ def feature_shapes(request: LabelRequest, teacher: LoadedDetector, height: int, 
     """Tap to [C, H', W'] of the feature maps asked for, at an input of this size."""
     shapes = map_shapes(teacher.detector.layers)
     return {
-        tap: (shapes[tap].channels, height // shapes[tap].stride, width // shapes[tap].stride) for tap in request.features
+        tap: (shapes[tap].channels, height // shapes[tap].stride, width // shapes[tap].stride)
+        for tap in request.features
     }
 
 
 def check_input_size(size: int) -> None:
     """RequestError unless the size is a positive multiple of the stride."""
     if size < 32 or size % 32:
-        raise RequestError(f"--input-size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} is the nearest")
+        raise RequestError(
+            f"--input-size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} is the nearest"
+        )
 
 
 def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
@@ -156,8 +162,8 @@ def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
     for flag, (wanted, recorded) in asked.items():
         if wanted is not None and wanted != recorded:
             raise RequestError(
-                f"{flag} {wanted}: {request.store} was begun with {recorded}, and its rows must not depend on when they "
-                "were made. Leave the flag out, or label into a new store"
+                f"{flag} {wanted}: {request.store} was begun with {recorded}, and its rows must not depend on when "
+                "they were made. Leave the flag out, or label into a new store"
             )
     if run.device == "cuda" and not torch.cuda.is_available():
         raise RequestError(
@@ -173,7 +179,9 @@ def differing_versions(store: LabelStore) -> dict[str, tuple[str, str]]:
     return {name: (recorded.get(name, "none"), here[name]) for name in here if recorded.get(name) != here[name]}
 
 
-def make_teacher(source: LoadedDetector, attributes: StoreAttributes, device: torch.device, taps: Sequence[str]) -> Teacher:
+def make_teacher(
+    source: LoadedDetector, attributes: StoreAttributes, device: torch.device, taps: Sequence[str]
+) -> Teacher:
     """The teacher that these attributes describe."""
     return Teacher(
         source.detector,
@@ -184,4 +192,3 @@ def make_teacher(source: LoadedDetector, attributes: StoreAttributes, device: to
         classes=attributes.teacher.classes,
         taps=taps,
     )
-

@@ -43,14 +43,20 @@ def load_detector_source(path: Path, cfg: Path | None = None, names: Path | None
         run = RunFolder.open(path)
         file = run.best if run.best.exists() else run.final
         if not file.exists():
-            raise RequestError(f"{path} has no network yet: its training has not validated or ended; go on with --resume")
+            raise RequestError(
+                f"{path} has no network yet: its training has not validated or ended; go on with --resume"
+            )
         return _from_model_file(file, path.resolve().name, cfg, names)
     if not path.exists():
-        raise RequestError(f"{path} does not exist; expected Darknet .weights, a run folder or a .safetensors model file")
+        raise RequestError(
+            f"{path} does not exist; expected Darknet .weights, a run folder or a .safetensors model file"
+        )
     if path.suffix == MODEL_SUFFIX:
         return _from_model_file(path, path.stem, cfg, names)
     if cfg is None:
-        raise RequestError(f"{path} needs its Darknet .cfg: give it with --cfg (only runs and .safetensors files need none)")
+        raise RequestError(
+            f"{path} needs its Darknet .cfg: give it with --cfg (only runs and .safetensors files need none)"
+        )
     model = load_darknet(cfg, path, names)
     return LoadedDetector(
         detector=model.detector,

@@ -8,10 +8,11 @@ from typing import Any
 from data.boxes import Detections
 from data.errors import RequestError, WorkLeftError
 from data.pictures import find_pictures, relative_path, root_label
-from pipeline.drawing import draw_boxes, save_picture
+from pipeline.drawing import draw_boxes
 from pipeline.evaluate import EvaluationPicture, detect_all
 from pipeline.label_plan import check_input_size
 from pipeline.model_source import load_detector_source
+from pipeline.picture_file import save_picture
 from pipeline.progress import show_progress
 from stages.bench.detect import Predictor
 from stages.device import resolve_device, resolve_precision
@@ -43,7 +44,9 @@ def run_predict(
     check_input_size(size)
     pictures = find_pictures(images)
     if any(out.resolve() in picture.path.resolve().parents for picture in pictures):
-        raise RequestError(f"--out {out} holds pictures to look at; nothing is ever written beside them, name another folder")
+        raise RequestError(
+            f"--out {out} holds pictures to look at; nothing is ever written beside them, name another folder"
+        )
     place = resolve_device(device)
     predictor = Predictor(
         source.detector,

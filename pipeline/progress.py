@@ -60,7 +60,9 @@ class LineProgress:
         rate = (self.done - self.first) / max(self.said - self.began, 1e-9)
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate else ""
         note = f" · {self.text}" if self.text else ""
-        print(f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        print(
+            f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True
+        )
 
 
 class BarProgress:

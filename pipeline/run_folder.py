@@ -1,11 +1,11 @@
 """A run's folder: what was asked for, the state to go on from, the best network, and what was measured on the way.
 
-    run.json            the settings, resolved
-    last.safetensors    the whole training state, replaced after every epoch and when a warning comes
-    best.safetensors    the network that validated best, as `label`, `bench` and `predict` load it
-    final.safetensors   the network after the last step
-    metrics.jsonl       a line per epoch
-    tensorboard/        the same for TensorBoard
+run.json            the settings, resolved
+last.safetensors    the whole training state, replaced after every epoch and when a warning comes
+best.safetensors    the network that validated best, as `label`, `bench` and `predict` load it
+final.safetensors   the network after the last step
+metrics.jsonl       a line per epoch
+tensorboard/        the same for TensorBoard
 """
 
 import json
@@ -49,7 +49,9 @@ class RunFolder:
     def require_new(path: Path) -> None:
         """RequestError where something is there already."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RequestError(f"--run {path} exists and is not empty; go on with it by --resume, or name another folder")
+            raise RequestError(
+                f"--run {path} exists and is not empty; go on with it by --resume, or name another folder"
+            )
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> "RunFolder":

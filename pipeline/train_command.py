@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from data.augment import AugmentConfig
 from data.errors import RequestError
-from data.images import read_size
+from data.images import RejectedPictureError, read_picture
 from data.picture_cache import PictureCache
+from data.prefetch import map_ahead
 from data.store.reader import LabelStore
 from data.views import Resize, resize_view
 from pipeline.fit import FitSettings, Validator, fit
@@ -35,7 +36,7 @@ from stages.student.distillation_loss import DistillationConfig
 from stages.student.objective import ObjectiveConfig
 from stages.student.order import batches_per_epoch
 from stages.student.place_truth import place_truth
-from stages.student.samples import SampleSettings
+from stages.student.samples import SampleSettings, TrainingPicture
 from stages.student.trainer import OptimiserConfig, Trainer
 
 DEFAULT_INPUT = 416
@@ -172,16 +173,20 @@ def _anchors(
 
 def annotated_sizes(training: TrainingSet, size: int, resize: Resize) -> NDArray[np.float64]:
     """Width and height of every annotated training box in cells of the student's grid, [n, 2]."""
-    view_sizes = []
-    for item in training.pictures:
-        if item.truth is None:
-            continue
-        rows, columns = read_size(item.path)
-        truth = item.truth(rows, columns)
-        if truth is not None:
-            boxes, _ = place_truth(truth, resize_view(resize, rows, columns, size, size), rows, columns)
-            view_sizes.append(boxes[:, 2:].astype(np.float64) * (size // 32))
-    return np.concatenate(view_sizes) if view_sizes else np.zeros((0, 2))
+
+    def sizes(item: TrainingPicture) -> NDArray[np.float64]:
+        try:
+            rows, columns = read_picture(item.path).pixels.shape[:2]
+        except RejectedPictureError:
+            return np.zeros((0, 2))
+        truth = item.truth(rows, columns) if item.truth else None
+        if truth is None:
+            return np.zeros((0, 2))
+        boxes, _ = place_truth(truth, resize_view(resize, rows, columns, size, size), rows, columns)
+        return boxes[:, 2:].astype(np.float64) * (size // 32)
+
+    annotated = [item for item in training.pictures if item.truth]
+    return np.concatenate([np.zeros((0, 2)), *map_ahead(sizes, annotated, threads=torch.get_num_threads(), ahead=16)])
 
 
 def augmentation(request: TrainRequest) -> AugmentConfig:
@@ -307,9 +312,6 @@ def _train(
         "seconds": round(result.seconds, 1),
         "notes": notes,
     }
-    lines = [
-        f"{run.path}: {request.model}, {result.epochs} epochs on {len(pictures)} pictures ({labelled} annotated, "
-        f"{summary['with_teacher']} with soft labels) in {result.seconds:.0f} s",
-        *notes,
-    ]
-    return summary | {"text": "\n".join(lines)}
+    trained = f"{len(pictures)} pictures ({labelled} annotated, {summary['with_teacher']} with soft labels)"
+    first = f"{run.path}: {request.model}, {result.epochs} epochs on {trained} in {result.seconds:.0f} s"
+    return summary | {"text": "\n".join([first, *notes])}

@@ -70,8 +70,8 @@ class TrainRequest:
         ]
         if differing:
             raise RequestError(
-                f"{run} was begun with other settings: {'; '.join(differing)}. Give the same flags with --resume, or begin "
-                "a new run"
+                f"{run} was begun with other settings: {'; '.join(differing)}. Give the same flags with --resume, or "
+                "begin a new run"
             )
 
 
@@ -92,7 +92,11 @@ def parse_anchors(text: str) -> tuple[tuple[float, float], ...]:
     try:
         pairs = [tuple(float(number) for number in pair.split(",")) for pair in text.split()]
     except ValueError as error:
-        raise RequestError(f"--anchors {text}: give auto, model, kmeans, or pairs in cells such as '1.08,1.19 3.42,4.41'") from error
+        raise RequestError(
+            f"--anchors {text}: give auto, model, kmeans, or pairs in cells such as '1.08,1.19 3.42,4.41'"
+        ) from error
     if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise RequestError(f"--anchors {text}: give auto, model, kmeans, or pairs in cells such as '1.08,1.19 3.42,4.41'")
+        raise RequestError(
+            f"--anchors {text}: give auto, model, kmeans, or pairs in cells such as '1.08,1.19 3.42,4.41'"
+        )
     return tuple((pair[0], pair[1]) for pair in pairs)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from data.splits import held_out, read_list, require_disjoint, select
+
 from data.annotations import AnnotationSet, read_annotations
-from data.darknet.names import read_names
+from data.darknet.cfg import read_names
 from data.errors import RequestError
 from data.pictures import Picture, find_pictures, relative_path, resolve_roots, root_label
 from data.prefetch import map_ahead
-from data.splits import held_out, read_list, select, require_disjoint
 from data.store.layout import LABELLED
 from data.store.reader import LabelStore
 from data.store.slots import load_kept_slots
@@ -44,7 +45,9 @@ def open_stores(request: TrainRequest) -> list[LabelStore]:
         if not store.finished_shards():
             raise RequestError(f"{store.path} has no finished shard; complete it with the label command that made it")
         if store.attributes.teacher.classes != stores[0].attributes.teacher.classes:
-            raise RequestError(f"{store.path} and {stores[0].path} have teachers of different classes; train from either")
+            raise RequestError(
+                f"{store.path} and {stores[0].path} have teachers of different classes; train from either"
+            )
     return stores
 
 
@@ -66,16 +69,18 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
     by_key = {picture.key: path for path, picture in pictures.items()}
 
     annotations = _annotations(request, stores)
+    known: set[str] = set()
     if annotations is not None:
-        absent = annotations.absent(picture.key for picture in listed)
+        keys = [picture.key for picture in listed]
+        annotations = annotations.bind(keys)
+        known = set(annotations.labelled(keys))
+        absent = annotations.absent(keys)
         if absent:
             notes.append(f"{len(absent)} annotated pictures are absent: {_some(absent)}")
-        summary = annotations.report.summary()
-        if summary:
-            notes.append(summary)
+        notes.append(annotations.report.summary())
 
     def annotated(picture: Picture) -> bool:
-        return annotations is not None and picture.key in annotations
+        return picture.key in known
 
     validation = _listed(request.val_lists, listed, notes)
     tested = _listed(request.test_lists, listed, notes)
@@ -90,8 +95,8 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
     training = [p for p in training if annotated(p) or _has_label(stored, by_key[p.key])]
     if not training:
         raise RequestError(
-            "no picture is left to train on: none is annotated or labelled by a store. Check --annotations, --store and "
-            "the lists"
+            "no picture is left to train on: none is annotated or labelled by a store. Check --annotations, --store "
+            "and the lists"
         )
     _require_disjoint(training, [*validation, *tested], stored, by_key)
 
@@ -167,9 +172,7 @@ def _names(request: TrainRequest) -> list[str] | None:
     return list(read_names(Path(request.names))) if request.names else None
 
 
-def _classes(
-    request: TrainRequest, stores: Sequence[LabelStore], annotations: AnnotationSet | None
-) -> tuple[str, ...]:
+def _classes(request: TrainRequest, stores: Sequence[LabelStore], annotations: AnnotationSet | None) -> tuple[str, ...]:
     if stores:
         return stores[0].attributes.teacher.classes
     if annotations is None:

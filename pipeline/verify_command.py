@@ -18,7 +18,8 @@ def run_verify(store: Path, teacher: Path | None, cfg: Path | None) -> dict[str,
     with show_progress("verifying", 1, "shards") as progress:
         damage = verify_store(store, lambda done, total: progress.count(done, total))
     problems = [
-        {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished} for item in damage
+        {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished}
+        for item in damage
     ]
     lines = [
         f"{'shard ' + str(item.shard) if item.shard is not None else 'no shard'}: {item.file}: {item.problem}"

@@ -1,9 +1,10 @@
 """Which device computes, and in which number format: `auto` resolved once, so that it can be recorded."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from data.errors import RequestError
 
@@ -22,7 +23,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise RequestError(f"--device {name} is not supported; give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
+        raise RequestError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu"
+        )
     return device
 
 
@@ -47,6 +50,15 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def placed(network: Network, device: torch.device, memory_format: torch.memory_format) -> Network:
+    """The network itself, moved; torch's own `to` has no typed form with a memory format."""
+    network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    return network
 
 
 def synchronize(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.boxes import Detections
 from data.views import Resize, View, render, resize_view
-from stages.device import Precision, autocast
+from stages.device import Precision, autocast, placed
 from stages.networks.fuse import fuse
 from stages.networks.network import Detector
 from stages.networks.postprocess import IOU_THRESHOLD, SCORE_THRESHOLD, detections_of_batch
@@ -41,7 +41,7 @@ class Predictor:
         precision: Precision = "float32",
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
-        self.network = fuse(detector).eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.network = placed(fuse(detector), device, memory_format)
         self.classes, self.anchors = detector.classes, detector.anchors
         self.height, self.width, self.resize = height, width, resize
         self.device, self.precision, self.memory_format = device, precision, memory_format
@@ -80,7 +80,9 @@ class Predictor:
             clip=True,
         )
 
-    def detect(self, pictures: Sequence[NDArray[np.uint8]], *, score_threshold: float = SCORE_THRESHOLD) -> list[Detections]:
+    def detect(
+        self, pictures: Sequence[NDArray[np.uint8]], *, score_threshold: float = SCORE_THRESHOLD
+    ) -> list[Detections]:
         """All of it for a few decoded pictures."""
         prepared = [self.prepare(picture) for picture in pictures]
         return self.finish(self.forward(prepared), prepared, score_threshold=score_threshold)

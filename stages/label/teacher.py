@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data.errors import RequestError, WorkLeftError
 from data.store.schema import FmNmsAttributes
-from stages.device import Precision, autocast
+from stages.device import Precision, autocast, placed
 from stages.label.fm_nms import apply_keep, feature_map_nms
 from stages.networks.fuse import fuse
 from stages.networks.network import Detector
@@ -45,7 +45,7 @@ class Teacher:
         self.class_choice = choose_classes(detector.classes, classes)
         self.classes = tuple(detector.classes[i] for i in self.class_choice)
         self.anchors = detector.anchors
-        self.network = fuse(detector).eval().to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.network = placed(fuse(detector), device, memory_format)
         self.device, self.precision, self.memory_format = device, precision, memory_format
         self.fm_nms, self.taps = fm_nms, tuple(taps)
 

@@ -1,6 +1,6 @@
 """The stream of batches of one epoch, made in threads ahead of the training step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def stream_batches(
     multi_scale: bool,
     with_teacher: bool,
     threads: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield the epoch's batches from the `first` on, in order.
 
     Every sample is a function of (seed, epoch, key) and its batch's number, so neither the threads nor where the

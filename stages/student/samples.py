@@ -78,7 +78,7 @@ class Batch:
     problems: tuple[str, ...]
 
     def on(self, device: torch.device, memory_format: torch.memory_format) -> "Batch":
-        """The batch with its large tensors on a device; the masks stay, for questions about them should not wait for it."""
+        """The batch with its large tensors on a device. The masks stay: asking them should not wait for the device."""
         teacher = self.teacher_BAEHW
         return replace(
             self,

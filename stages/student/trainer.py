@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data.errors import RequestError, WorkLeftError
-from stages.device import Precision, autocast
+from stages.device import Precision, autocast, placed
 from stages.networks.network import Detector
 from stages.student.ema import ExponentialMovingAverage
 from stages.student.objective import ObjectiveConfig, objective
@@ -46,7 +46,7 @@ class Trainer:
     ) -> None:
         if precision == "float16":
             raise RequestError("--precision float16 can't be trained in without loss scaling; give bfloat16 or float32")
-        self.detector = detector.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.detector = placed(detector, device, memory_format)
         self.losses, self.config = losses, config
         self.anchors_A2 = torch.tensor(detector.anchors, device=device)
         self.device, self.precision, self.memory_format = device, precision, memory_format
@@ -75,8 +75,8 @@ class Trainer:
         if not (math.isfinite(logged["total"]) and math.isfinite(logged["gradient_norm"])):
             said = ", ".join(f"{name} {value:.4g}" for name, value in logged.items())
             raise WorkLeftError(
-                f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set --clip-norm, "
-                "or train in --precision float32, then go on with --resume or begin a new run"
+                f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set "
+                "--clip-norm, or train in --precision float32, in a new run"
             )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate

@@ -1,0 +1,274 @@
+"""`distill bench`: accuracy and speed of several detectors on the same pictures, in one process, on one machine."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from data.splits import read_list, select
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.annotations import AnnotationSet, read_annotations
+from data.errors import RequestError
+from data.images import RejectedPictureError, read_picture
+from data.pictures import Picture, find_pictures
+from pipeline.charts import ModelPoint, plot_speed_accuracy
+from pipeline.evaluate import Evaluation, EvaluationPicture, evaluate
+from pipeline.label_plan import check_input_size
+from pipeline.model_source import LoadedDetector, load_detector_source
+from pipeline.progress import show_progress
+from stages.bench.cost import Cost, network_cost
+from stages.bench.detect import Predictor, Prepared
+from stages.bench.machine import this_machine
+from stages.bench.speed import DetectorParts, Schedule, SpeedReport, measure_detectors
+from stages.device import Precision, resolve_device, resolve_precision
+from stages.networks.spec import build_detector, own_spec
+
+FRAMES = 16
+"""Decoded frames that are timed in turn, so that no figure is that of one picture in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """The flags of `distill bench`."""
+
+    models: tuple[Path, ...]
+    images: tuple[str, ...] = ()
+    annotations: Path | None = None
+    lists: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    input_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    passes: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A detector under measurement. trained: False for random weights, of which only the speed means something."""
+
+    name: str
+    predictor: Predictor
+    cost: Cost
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was measured of one detector."""
+
+    candidate: Candidate
+    speed: SpeedReport
+    accuracy: Evaluation | None
+
+
+def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | None) -> dict[str, Any]:
+    """Measure everything asked for; returns it with a "text" table, and writes `json_file` and `plot` if named.
+
+    Raises RequestError where a model, the pictures or the annotations can't be had.
+    """
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.precision, device)
+    if not request.images:
+        raise RequestError("--images is needed: speed is measured on decoded frames, accuracy on annotated pictures")
+    pictures = _pictures(request)
+    sources = [load_detector_source(path) for path in request.models]
+    candidates = _candidates(request, sources, device, precision)
+    annotations = _annotations(request, sources, pictures)
+
+    frames = _frames(pictures)
+    speeds = measure_detectors(
+        frames,
+        {candidate.name: _parts(candidate.predictor) for candidate in candidates},
+        device,
+        Schedule(passes=request.passes),
+    )
+    rows = []
+    for candidate in candidates:
+        accuracy = None
+        if annotations is not None and candidate.trained:
+            with show_progress(f"accuracy of {candidate.name}", len(pictures), "pictures") as progress:
+                items = [EvaluationPicture(picture.key, picture.path) for picture in pictures]
+                accuracy = evaluate(candidate.predictor, items, annotations, with_coco=True, progress=progress)
+        rows.append(Row(candidate, speeds[candidate.name], accuracy))
+
+    machine = this_machine()
+    result: dict[str, Any] = {
+        "machine": asdict(machine),
+        "machine_line": machine.line,
+        "device": str(device),
+        "precision": precision,
+        "pictures": len(pictures),
+        "models": [_as_json(row) for row in rows],
+    }
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    if plot is not None:
+        _plot(rows, plot)
+    return result | {"text": _table(rows, machine.line, device, precision, len(pictures))}
+
+
+def _pictures(request: BenchRequest) -> list[Picture]:
+    pictures = find_pictures(request.images)
+    if not request.lists:
+        return pictures
+    chosen: dict[str, Picture] = {}
+    for file in request.lists:
+        chosen |= {picture.key: picture for picture in select(read_list(Path(file)), pictures, file).pictures}
+    return list(chosen.values())
+
+
+def _candidates(
+    request: BenchRequest, sources: Sequence[LoadedDetector], device: torch.device, precision: Precision
+) -> list[Candidate]:
+    candidates: dict[str, Candidate] = {}
+    for source in sources:
+        name = source.name
+        while name in candidates:
+            name += "'"
+        height, width = (request.input_size,) * 2 if request.input_size else (source.height, source.width)
+        check_input_size(height)
+        predictor = Predictor(
+            source.detector, height=height, width=width, resize=source.resize, device=device, precision=precision
+        )
+        candidates[name] = Candidate(name, predictor, network_cost(source.detector, height, width), trained=True)
+    first = sources[0]
+    for model in request.against:
+        size = request.input_size or first.height
+        detector = build_detector(own_spec(model, first.detector.classes)).eval()
+        predictor = Predictor(
+            detector, height=size, width=size, resize=first.resize, device=device, precision=precision
+        )
+        name = f"{model} (random weights)"
+        candidates[name] = Candidate(name, predictor, network_cost(detector, size, size), trained=False)
+    return list(candidates.values())
+
+
+def _annotations(
+    request: BenchRequest, sources: Sequence[LoadedDetector], pictures: Sequence[Picture]
+) -> AnnotationSet | None:
+    if request.annotations is None:
+        return None
+    classes = sources[0].detector.classes
+    for source in sources:
+        if source.detector.classes != classes:
+            raise RequestError(
+                f"{source.file} knows {', '.join(source.detector.classes)}, {sources[0].file} {', '.join(classes)}; "
+                "measure models of different classes in commands of their own"
+            )
+    keys = [picture.key for picture in pictures]
+    annotations = read_annotations(request.annotations, None, classes).bind(keys)
+    if not annotations.labelled(keys):
+        raise RequestError(f"{request.annotations} annotates none of the {len(pictures)} pictures")
+    return annotations
+
+
+def _frames(pictures: Sequence[Picture]) -> list[NDArray[np.uint8]]:
+    frames = []
+    for picture in pictures:
+        try:
+            frames.append(read_picture(picture.path).pixels)
+        except RejectedPictureError:
+            continue  # it is counted and named where accuracy is measured
+        if len(frames) == FRAMES:
+            break
+    return frames
+
+
+def _parts(predictor: Predictor) -> DetectorParts[Prepared, Tensor]:
+    return DetectorParts(
+        prepare=predictor.prepare,
+        network=lambda prepared: predictor.forward([prepared]),
+        postprocess=lambda entries, prepared: predictor.finish(entries, [prepared]),
+    )
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    candidate, accuracy = row.candidate, row.accuracy
+    return {
+        "name": candidate.name,
+        "trained": candidate.trained,
+        "input": [candidate.predictor.height, candidate.predictor.width],
+        "cost": asdict(candidate.cost),
+        "speed": asdict(row.speed),
+        "voc": None if accuracy is None else asdict(accuracy.voc),
+        "coco": None if accuracy is None or accuracy.coco is None else asdict(accuracy.coco),
+        "rejected": [] if accuracy is None else [list(item) for item in accuracy.rejected],
+    }
+
+
+def _table(rows: Sequence[Row], machine: str, device: torch.device, precision: Precision, pictures: int) -> str:
+    header = (
+        "model",
+        "input",
+        "VOC07 AP50",
+        "AP50",
+        "COCO AP",
+        "FPS",
+        "median ms",
+        "p95 ms",
+        "FPS without NMS",
+        "M params",
+        "GFLOP",
+        "MB",
+    )
+    cells = [header]
+    for row in rows:
+        voc = None if row.accuracy is None else row.accuracy.voc
+        coco = None if row.accuracy is None else row.accuracy.coco
+        complete, cost = row.speed.complete, row.candidate.cost
+        cells.append(
+            (
+                row.candidate.name,
+                f"{row.candidate.predictor.height}×{row.candidate.predictor.width}",
+                _percent(None if voc is None else voc.map_11_point),
+                _percent(None if voc is None else voc.map_all_point),
+                _percent(None if coco is None else coco.ap),
+                f"{complete.fps:.1f}",
+                f"{complete.median_ms:.1f}",
+                f"{complete.p95_ms:.1f}",
+                f"{row.speed.without_postprocessing.fps:.1f}",
+                f"{cost.parameters / 1e6:.2f}",
+                f"{cost.gflop:.2f}",
+                f"{cost.nbytes / 1e6:.1f}",
+            )
+        )
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i == 0 else text.rjust(width)
+            for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    lines.append(
+        f"Batch 1, from decoded frame to boxes, {precision} on {device}; accuracy on {pictures} pictures in %."
+    )
+    lines.append(machine)
+    for row in rows:
+        if row.accuracy is not None and row.accuracy.rejected:
+            lines.append(f"{row.candidate.name}: {len(row.accuracy.rejected)} pictures could not be decoded")
+        if row.accuracy is not None and row.accuracy.voc.without_truth:
+            lines.append(f"no object of {', '.join(row.accuracy.voc.without_truth)}: left out of the means")
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _plot(rows: Sequence[Row], out: Path) -> None:
+    points = [
+        ModelPoint(
+            row.candidate.name, row.speed.complete.fps, row.accuracy.voc.map_11_point, row.candidate.cost.parameters
+        )
+        for row in rows
+        if row.accuracy is not None and row.accuracy.voc.map_11_point is not None
+    ]
+    if not points:
+        raise RequestError("--plot draws accuracy over speed; give --annotations, so that there is an accuracy")
+    plot_speed_accuracy(points, out)
