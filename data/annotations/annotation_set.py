@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data.annotations.matching import Matcher
 from data.annotations.record import Object, Record
 from data.boxes import Truth
 from data.errors import RequestError
+from data.matching import Matcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class AnnotationSet:
     """All annotations of a data set.
 
     classes: names, in the order of the labels. report: what was found. names: the annotated pictures' paths as the
-    annotations have them. Pictures are found by their keys (data/pictures.py) as data/annotations/matching.py says.
+    annotations have them. Pictures are found by their keys (data/pictures.py) as data/matching.py says.
     """
 
     classes: tuple[str, ...]

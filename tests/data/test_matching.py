@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from data.annotations import read_annotations
-from data.annotations.matching import Matcher
 from data.errors import RequestError
+from data.matching import Matcher
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,8 @@ from data.errors import RequestError
         ("photos/7.jpg", "other/7"),
         ("photos/7.rf.abc.jpg", "7.rf.abc.txt"),
         ("photos/7.v2.jpg", "7.v2"),
+        ("set/7.jpg", "/elsewhere/set/7.jpg"),
+        ("set/7.jpg", "./7"),
     ],
 )
 def test_matches(key: str, name: str) -> None:
@@ -46,11 +48,17 @@ def test_the_better_match_has_the_annotation() -> None:
 
 
 def test_equal_claims_are_refused() -> None:
-    with pytest.raises(RequestError, match=r"7\.xml could annotate cam1/7\.jpg as well as cam2/7\.jpg"):
+    with pytest.raises(RequestError, match=r"7\.xml could belong to cam1/7\.jpg as well as to cam2/7\.jpg"):
         Matcher(["7.xml"]).match(["cam1/7.jpg", "cam2/7.jpg"])
-    with pytest.raises(RequestError, match=r"set/7\.jpg has more than one annotation: a/7\.xml and b/7\.xml"):
+    with pytest.raises(RequestError, match=r"Both a/7\.xml and b/7\.xml could belong to set/7\.jpg"):
         Matcher(["a/7.xml", "b/7.xml"]).match(["set/7.jpg"])
     assert Matcher(["7.xml"]).match(["cam1/7.jpg", "cam1/7.jpg"]) == {"cam1/7.jpg": 0}
+
+
+def test_suffixes_decide_where_nothing_else_does() -> None:
+    assert Matcher(["7.jpg", "7.png"]).match(["a/7.png", "a/7.jpg"]) == {"a/7.png": 1, "a/7.jpg": 0}
+    assert Matcher(["7.jpg"]).match(["a/7.png", "a/7.jpg"]) == {"a/7.jpg": 0}
+    assert Matcher(["7.jpg"]).match(["a/7.png"]) == {"a/7.png": 0}
 
 
 def test_binding_settles_what_single_pictures_cannot(tmp_path: Path) -> None:
