@@ -116,10 +116,9 @@ def _pictures(request: BenchRequest) -> list[Picture]:
     pictures = find_pictures(request.images)
     if not request.lists:
         return pictures
-    chosen: dict[str, Picture] = {}
-    for file in request.lists:
-        chosen |= {picture.key: picture for picture in select(read_list(Path(file)), pictures, file).pictures}
-    return list(chosen.values())
+    by_key = {picture.key: picture for picture in pictures}
+    chosen = {key for file in request.lists for key in select(read_list(file), by_key).keys}
+    return [picture for picture in pictures if picture.key in chosen]
 
 
 def _candidates(

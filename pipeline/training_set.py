@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data.splits import held_out, read_list, require_disjoint, select
+from data.splits import assert_disjoint, read_list, select, split_by_seed
 
 from data.annotations import AnnotationSet, read_annotations
 from data.darknet.cfg import read_names
@@ -89,7 +89,7 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
     training = [picture for picture in training if picture.key not in kept_out]
     if not request.val_lists and request.val_fraction:
         pool = [picture for picture in training if annotated(picture)] or training
-        chosen = {key for key in (picture.key for picture in pool) if held_out(key, request.seed, request.val_fraction)}
+        chosen = set(split_by_seed((picture.key for picture in pool), request.val_fraction, request.seed)[1])
         validation = [picture for picture in pool if picture.key in chosen]
         training = [picture for picture in training if picture.key not in chosen]
     training = [p for p in training if annotated(p) or _has_label(stored, by_key[p.key])]
@@ -181,12 +181,13 @@ def _classes(request: TrainRequest, stores: Sequence[LabelStore], annotations: A
 
 
 def _listed(files: Sequence[str], pictures: Sequence[Picture], notes: list[str]) -> list[Picture]:
+    by_key = {picture.key: picture for picture in pictures}
     chosen: dict[str, Picture] = {}
     for file in files:
-        selection = select(read_list(Path(file)), pictures, file)
-        chosen |= {picture.key: picture for picture in selection.pictures}
-        if selection.absent:
-            notes.append(f"{len(selection.absent)} entries of {file} are absent: {_some(selection.absent)}")
+        selection = select(read_list(file), by_key)
+        chosen |= {key: by_key[key] for key in selection.keys}
+        if selection.unknown:
+            notes.append(f"{len(selection.unknown)} entries of {file} are absent: {_some(selection.unknown)}")
     return list(chosen.values())
 
 
@@ -205,7 +206,7 @@ def _require_disjoint(
         return picture.key, soft.digest if soft is not None else hashlib.sha256(picture.path.read_bytes()).digest()
 
     digests = dict(map_ahead(digest, [*training, *judged], threads=4, ahead=16))
-    require_disjoint(
+    assert_disjoint(
         {picture.key: digests[picture.key] for picture in training},
         {picture.key: digests[picture.key] for picture in judged},
     )
