@@ -35,6 +35,9 @@ def train(
     images: Annotated[list[str] | None, typer.Option(help="Folders of pictures, or where a store's are now.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="VOC or YOLO folder, or COCO JSON.")] = None,
     annotation_format: Annotated[AnnotationFormat | None, typer.Option(help="Recognised if not given.")] = None,
+    drop_other_classes: Annotated[
+        bool, typer.Option("--drop-other-classes", help="Leave annotated objects of unknown classes out.")
+    ] = False,
     names: Annotated[
         Path | None, typer.Option(help="Class names, one per line; the store's or the annotations' own.")
     ] = None,
@@ -100,6 +103,7 @@ def train(
         images=tuple(images or ()),
         annotations=None if annotations is None else str(annotations),
         annotation_format=None if annotation_format is None else annotation_format.value,
+        drop_other_classes=drop_other_classes,
         names=None if names is None else str(names),
         train_lists=tuple(str(path) for path in train_list or ()),
         val_lists=tuple(str(path) for path in val_list or ()),

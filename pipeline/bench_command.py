@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from data.splits import read_list, select
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from data.annotations import AnnotationSet, read_annotations
 from data.errors import RequestError
 from data.images import RejectedPictureError, read_picture
 from data.pictures import Picture, find_pictures
+from data.splits import read_list, select
 from pipeline.charts import ModelPoint, plot_speed_accuracy
 from pipeline.evaluate import Evaluation, EvaluationPicture, evaluate
 from pipeline.label_plan import check_input_size

@@ -17,6 +17,7 @@ class TrainRequest:
     images: tuple[str, ...] = ()
     annotations: str | None = None
     annotation_format: Literal["voc", "coco", "yolo"] | None = None
+    drop_other_classes: bool = False
     names: str | None = None
     train_lists: tuple[str, ...] = ()
     val_lists: tuple[str, ...] = ()

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from data.splits import assert_disjoint, read_list, select, split_by_seed
-
 from data.annotations import AnnotationSet, read_annotations
 from data.darknet.cfg import read_names
 from data.errors import RequestError
 from data.pictures import Picture, find_pictures, relative_path, resolve_roots, root_label
 from data.prefetch import map_ahead
+from data.splits import assert_disjoint, read_list, select, split_by_seed
 from data.store.layout import LABELLED
 from data.store.reader import LabelStore
 from data.store.slots import load_kept_slots
@@ -165,7 +164,7 @@ def _annotations(request: TrainRequest, stores: Sequence[LabelStore]) -> Annotat
     if request.annotations is None:
         return None
     wanted = list(stores[0].attributes.teacher.classes) if stores else _names(request)
-    return read_annotations(Path(request.annotations), request.annotation_format, wanted)
+    return read_annotations(request.annotations, request.annotation_format, wanted, request.drop_other_classes)
 
 
 def _names(request: TrainRequest) -> list[str] | None:

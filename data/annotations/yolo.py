@@ -6,7 +6,7 @@ The class names lie in `classes.txt` (one a line) or under `names` in a data set
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from data.annotations.files import files_below, read_text
 from data.annotations.record import Object, Record
