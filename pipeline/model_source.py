@@ -35,8 +35,9 @@ class LoadedDetector:
 
 
 def load_detector_source(path: Path, cfg: Path | None = None, names: Path | None = None) -> LoadedDetector:
-    """Load Darknet weights (with their cfg), a run folder (its best network), or a .safetensors model file.
+    """Load Darknet weights, a run folder (its best network), or a .safetensors model file.
 
+    Without `cfg` and `names`, Darknet weights take those of their own stem that lie beside them.
     Raises RequestError for anything else, and for files that don't fit together.
     """
     if path.is_dir():
@@ -68,6 +69,11 @@ def load_detector_source(path: Path, cfg: Path | None = None, names: Path | None
         resize="letterbox",
         file=path,
     )
+
+
+def _beside(path: Path, suffix: str) -> Path | None:
+    other = path.with_suffix(suffix)
+    return other if other.exists() else None
 
 
 def _from_model_file(file: Path, name: str, cfg: Path | None, names: Path | None) -> LoadedDetector:

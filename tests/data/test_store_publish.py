@@ -319,9 +319,6 @@ def test_two_workers_on_one_shard_do_no_harm(tmp_path: Path, scale: float):
 def test_two_workers_agree_even_where_the_file_system_has_no_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float
 ):
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
     steps = steps_of(tmp_path)
     monkeypatch.setattr(fcntl, "flock", no_locks)
     for number in range(len(steps)):
@@ -336,6 +333,48 @@ def test_two_workers_agree_even_where_the_file_system_has_no_locks(
         publish_shard(store, 0, filled_rows(store, 0), on_step=interrupt)
         LabelStore.open(store.path).read_shard(0)
         assert verify_store(store.path) == []
+
+
+def no_locks(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_the_first_record_wins_though_it_comes_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = make_store(tmp_path / "store", pictures=3)
+    record = store.path / "ledger" / "00000000.json"
+    link = os.link
+    inodes = []
+
+    def rival_first(source: Path, target: Path) -> None:
+        if target == record and not inodes:
+            inodes.append(0)
+            assert publish_shard(store, 0, filled_rows(store, 0)) is True
+            inodes[0] = record.stat().st_ino
+        link(source, target)
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(os, "link", rival_first)
+    assert publish_shard(store, 0, filled_rows(store, 0)) is False
+    assert record.stat().st_ino == inodes[0]
+    assert verify_store(store.path) == []
+
+
+def test_files_that_a_late_rival_put_over_a_published_shard_are_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = make_store(tmp_path / "store", pictures=3)
+    steps = []
+
+    def overwrite(step: str) -> None:
+        steps.append(step)
+        if steps.count("record published") == 1 == steps.count(step):
+            (tmp_path / "other").write_bytes(b"what a worker computed that looked before there was a record")
+            (tmp_path / "other").replace(store.path / "soft_labels" / "c.0.0.0.0.0")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    publish_shard(store, 0, filled_rows(store, 0), on_step=overwrite)
+    assert steps[-2:] == ["soft_labels/c.0.0.0.0.0 in place", "folders synced"]
+    assert verify_store(store.path) == []
 
 
 def test_a_record_that_describes_nothing_in_place_is_replaced(tmp_path: Path):
@@ -375,6 +414,25 @@ def test_staging_of_a_living_worker_stays_and_of_a_dead_one_goes(tmp_path: Path)
         assert (living / "file").exists()
     assert list(living.parent.iterdir()) == []
     assert clean_staging(path) == 0
+
+
+def test_a_staging_folder_whose_lock_was_cleaned_up_in_between_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cleaned = []
+    flock = fcntl.flock
+
+    def clean_first(descriptor: int, operation: int) -> None:
+        if not cleaned:
+            cleaned.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            cleaned[0].unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", clean_first)
+    with staging_folder(tmp_path / "store") as folder:
+        assert folder != cleaned[0].with_suffix("")
+        assert clean_staging(tmp_path / "store") == 0
+        assert folder.is_dir()
 
 
 def test_work_deleted_under_a_worker_fails_its_shard_only(tmp_path: Path):
