@@ -18,7 +18,7 @@ from data.pictures import Picture, find_pictures
 from data.splits import read_list, select
 from pipeline.charts import ModelPoint, plot_speed_accuracy
 from pipeline.evaluate import Evaluation, EvaluationPicture, evaluate
-from pipeline.label_plan import check_input_size
+from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
 from stages.bench.cost import Cost, network_cost

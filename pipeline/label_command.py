@@ -1,9 +1,7 @@
 """`distill label` from its request to its result: open or make the store, then label what is left."""
 
-import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ import torch
 from data.errors import RequestError, WorkLeftError
 from data.pictures import Picture, resolve_roots, root_label
 from data.store.create import create_store
-from data.store.layout import work_path
 from data.store.manifest import require_same_pictures
 from data.store.reader import LabelStore
 from data.store.schema import require_same_labels
@@ -32,9 +29,9 @@ from pipeline.label_plan import (
 )
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
+from pipeline.store_roots import remember_roots
 from stages.device import resolve_device
 
-ROOTS_FILE = "roots.json"
 LISTED = 10
 
 
@@ -50,10 +47,7 @@ def run_label(request: LabelRequest, *, dry_run: bool) -> dict[str, Any]:
     if dry_run:
         return estimate(request, source, pictures)
     store = open_or_create(request, source, pictures)
-    work = work_path(request.store)
-    work.mkdir(exist_ok=True)
-    roots = resolve_roots({root_label(picture.key) for picture in pictures}, request.images)
-    (work / ROOTS_FILE).write_text(json.dumps({label: str(path) for label, path in roots.items()}, indent=2) + "\n")
+    remember_roots(request.store, resolve_roots({root_label(picture.key) for picture in pictures}, request.images))
     clean_staging(request.store)
 
     run = store.attributes.run
@@ -134,11 +128,3 @@ def _text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple
         if len(rejected) > LISTED:
             lines.append(f"  and {len(rejected) - LISTED} more, in {store.path}/ledger")
     return "\n".join(lines)
-
-
-def remembered_roots(store: Path) -> dict[str, Path]:
-    """Root label to folder, as the last `label` on this machine left it beside the store; empty where it is gone."""
-    file = work_path(store) / ROOTS_FILE
-    if not file.exists():
-        return {}
-    return {label: Path(path) for label, path in json.loads(file.read_text()).items()}

@@ -18,6 +18,7 @@ from data.store.manifest import Manifest, ManifestEntry, make_manifest
 from data.store.reader import LabelStore
 from data.store.schema import FmNmsAttributes, InputAttributes, RunAttributes, StoreAttributes, TeacherAttributes
 from data.views import FILL, Resize
+from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector
 from pipeline.progress import Progress
 from stages.device import resolve_device, resolve_precision
@@ -97,7 +98,8 @@ def resolve_attributes(
 ) -> StoreAttributes:
     """Every setting as the store records it, with `auto` resolved for this machine. pictures: how many there are."""
     height, width = (request.input_size,) * 2 if request.input_size else (teacher.height, teacher.width)
-    check_input_size(height)
+    for side in (height, width):
+        check_input_size(side)
     device = resolve_device(request.device)
     chosen = choose_classes(teacher.detector.classes, request.classes)
     attributes = StoreAttributes(
@@ -136,14 +138,6 @@ def feature_shapes(request: LabelRequest, teacher: LoadedDetector, height: int, 
         tap: (shapes[tap].channels, height // shapes[tap].stride, width // shapes[tap].stride)
         for tap in request.features
     }
-
-
-def check_input_size(size: int) -> None:
-    """RequestError unless the size is a positive multiple of the stride."""
-    if size < 32 or size % 32:
-        raise RequestError(
-            f"--input-size {size} is not a multiple of 32; {max(32, round(size / 32) * 32)} is the nearest"
-        )
 
 
 def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:

@@ -10,7 +10,7 @@ from data.errors import RequestError, WorkLeftError
 from data.pictures import find_pictures, relative_path, root_label
 from pipeline.drawing import draw_boxes
 from pipeline.evaluate import EvaluationPicture, detect_all
-from pipeline.label_plan import check_input_size
+from pipeline.input_size import check_input_size
 from pipeline.model_source import load_detector_source
 from pipeline.picture_file import save_picture
 from pipeline.progress import show_progress

@@ -17,11 +17,11 @@ from data.store.reader import LabelStore
 from data.views import render, resize_view
 from pipeline.charts import plot_run
 from pipeline.drawing import draw_boxes, side_by_side
-from pipeline.label_command import remembered_roots
 from pipeline.label_plan import make_teacher
 from pipeline.model_source import load_detector_source
 from pipeline.picture_file import save_picture
 from pipeline.run_folder import RunFolder
+from pipeline.store_roots import remembered_roots
 from stages.device import resolve_device
 from stages.label.teacher import Teacher
 from stages.networks.region import decode_entries

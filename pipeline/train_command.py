@@ -17,8 +17,8 @@ from data.prefetch import map_ahead
 from data.store.reader import LabelStore
 from data.views import Resize, resize_view
 from pipeline.fit import FitSettings, Validator, fit
+from pipeline.input_size import check_input_size
 from pipeline.interrupt import stop_on_warning
-from pipeline.label_plan import check_input_size
 from pipeline.progress import show_progress
 from pipeline.run_folder import RunFolder
 from pipeline.train_request import TrainRequest, parse_anchors

@@ -16,7 +16,7 @@ from data.store.layout import LABELLED
 from data.store.reader import LabelStore
 from data.store.slots import load_kept_slots
 from pipeline.evaluate import EvaluationPicture
-from pipeline.label_command import remembered_roots
+from pipeline.store_roots import remembered_roots
 from pipeline.train_request import TrainRequest
 from stages.student.samples import StoredLabels, TrainingPicture
 from stages.student.soft_targets import Grid
