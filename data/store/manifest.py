@@ -1,5 +1,7 @@
 """`manifest.jsonl`: the fixed list of a store's pictures, one canonical JSON per line, in the order of axis 0."""
 
+import json
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -7,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import RequestError
-from data.store.canonical import canonical_json, parse_canonical
+from data.store.canonical import canonical_json
 
 NAMED = 3
 
@@ -44,19 +46,25 @@ class Manifest:
 
 def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:
     """By column, in the order given. Raises RequestError for no entries, a key twice, or one that is not UTF-8."""
-    listed = list(entries)
-    if not listed:
+    keys: dict[str, None] = {}
+    sizes, digests = array("q"), bytearray()
+    for entry in entries:
+        if entry.key in keys:
+            raise RequestError(
+                f"The picture {entry.key} is listed twice: keys must differ, name the roots differently."
+            )
+        keys[entry.key] = None
+        sizes.append(entry.size)
+        digests += bytes.fromhex(entry.digest)
+    if not keys:
         raise RequestError("No pictures to label: a store needs at least one.")
-    keys = tuple(entry.key for entry in listed)
-    seen: set[str] = set()
     for key in keys:
-        if key in seen:
-            raise RequestError(f"The picture {key} is listed twice: keys must differ, name the roots differently.")
-        if any("\ud800" <= letter <= "\udfff" for letter in key):
-            raise RequestError(f"The file name {key!r} is not UTF-8: rename the picture.")
-        seen.add(key)
-    digests = np.frombuffer(b"".join(bytes.fromhex(entry.digest) for entry in listed), np.uint8)
-    return Manifest(keys, np.array([entry.size for entry in listed], np.int64), digests.reshape(len(keys), 32))
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"The file name {key!r} is not UTF-8: rename the picture.") from error
+    shape = (len(keys), 32)
+    return Manifest(tuple(keys), np.array(sizes, np.int64), np.frombuffer(bytes(digests), np.uint8).reshape(shape))
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -66,14 +74,8 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """The inverse of `manifest_bytes`. Raises ValueError naming the first line that is not an entry."""
-    entries = []
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            entries.append(ManifestEntry(**parse_canonical(line)))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"line {number}: {error}") from error
-    return make_manifest(entries)
+    """The inverse of `manifest_bytes`, of bytes whose digest was checked. Raises ValueError naming a bad line."""
+    return make_manifest(_entry(number, line) for number, line in enumerate(data.splitlines(), 1))
 
 
 def require_same_pictures(existing: Manifest, wanted: Manifest, store: str) -> None:
@@ -97,3 +99,10 @@ def require_same_pictures(existing: Manifest, wanted: Manifest, store: str) -> N
         f"{store} was made from another list of pictures ({len(existing)} there, {len(wanted)} given): "
         f"{'; '.join(findings)}. Give the same pictures, or label these into a new store."
     )
+
+
+def _entry(number: int, line: bytes) -> ManifestEntry:
+    try:
+        return ManifestEntry(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"line {number}: {error}") from error
