@@ -60,6 +60,14 @@ class Teacher:
         with autocast(self.device, self.precision):
             raw_BCHW, taps = self.network.forward_with_taps(inputs, self.taps)
         entries_BAEHW = self.entries(raw_BCHW)
+        features = {tap: value.to(torch.float16) for tap, value in taps.items()}
+        for name, value in {"output": entries_BAEHW, **features}.items():
+            # Before FM-NMS: a slot that is not a number is no candidate, and would end as "nothing here".
+            if not bool(torch.isfinite(value).all()):
+                raise WorkLeftError(
+                    f"the teacher's {name} is not finite in {self.precision}; nothing was written for this shard. "
+                    "Label with --precision float32 into a new store, or look at the weights"
+                )
         keep_BAHW = feature_map_nms(
             entries_BAEHW[:, :, BOX_ENTRIES - 1],
             entries_BAEHW[:, :, BOX_ENTRIES:],
@@ -68,13 +76,7 @@ class Teacher:
             self.fm_nms.min_objectness,
         )
         soft_labels = apply_keep(entries_BAEHW, keep_BAHW).cpu()
-        features = {tap: value.to(torch.float16).cpu() for tap, value in taps.items()}
-        for name, value in {"soft_labels": soft_labels, **features}.items():
-            if not bool(torch.isfinite(value).all()):
-                raise WorkLeftError(
-                    f"the teacher's {name} are not finite in {self.precision}; nothing was written for this shard. "
-                    "Label with --precision float32 into a new store, or look at the weights"
-                )
+        features = {tap: value.cpu() for tap, value in features.items()}
         return TeacherOutput(soft_labels, features)
 
     def entries(self, raw_BCHW: Tensor) -> Tensor:
