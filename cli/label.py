@@ -27,7 +27,9 @@ def label(
     min_objectness: Annotated[float, typer.Option(min=0, max=1, help="Slots below it are not kept.")] = 0.01,
     classes: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Keep only these classes.")] = None,
     input_size: Annotated[int | None, typer.Option(help="Side of the input; the teacher's own if not given.")] = None,
-    resize: Annotated[ResizeMode, typer.Option(help="How a picture fills the input.")] = ResizeMode.letterbox,
+    resize: Annotated[
+        ResizeMode | None, typer.Option(help="How a picture fills the input; as the teacher was trained if not given.")
+    ] = None,
     shard_size: Annotated[int | None, typer.Option(min=1, help="Pictures per shard; by memory if not given.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -53,7 +55,7 @@ def label(
         fm_nms=FmNmsAttributes(fm_nms.value, fm_nms_window, min_objectness),
         classes=tuple(classes or ()),
         input_size=input_size,
-        resize=resize.value,
+        resize=None if resize is None else resize.value,
         shard_size=shard_size,
         device=device,
         precision=precision,

@@ -45,7 +45,7 @@ def estimate(request: LabelRequest, source: LoadedDetector, pictures: Sequence[P
         except RejectedPictureError:
             continue
         rows, columns = pixels.shape[:2]
-        view = resize_view(request.resize, rows, columns, attributes.input.height, attributes.input.width)
+        view = resize_view(attributes.input.resize, rows, columns, attributes.input.height, attributes.input.width)
         inputs.append(torch.from_numpy(render(pixels, view)))
         decode_s.append(time.perf_counter() - began)
     teacher_s: list[float] = []
@@ -66,7 +66,7 @@ def estimate(request: LabelRequest, source: LoadedDetector, pictures: Sequence[P
         "pictures": len(pictures),
         "shard_size": size,
         "shards": shards,
-        "files": shards * (len(arrays) + 1) + len(arrays) + 4,
+        "files": shards * (len(arrays) + 1) + len(arrays) + 3 + bool(features),
         "bytes": row_bytes * len(pictures),
         "bytes_uncompressed": 2 * len(pictures) * sum(prod(a.row_shape) for a in arrays if a.dtype == "float16"),
         "seconds": round(per_picture * len(pictures), 1),

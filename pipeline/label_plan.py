@@ -47,7 +47,7 @@ class LabelRequest:
     fm_nms: FmNmsAttributes = DEFAULT_FM_NMS
     classes: tuple[str, ...] = ()
     input_size: int | None = None
-    resize: Resize = "letterbox"
+    resize: Resize | None = None
     shard_size: int | None = None
     device: str = "auto"
     precision: str = "auto"
@@ -112,7 +112,7 @@ def resolve_attributes(
             teacher.detector.anchors,
             tuple(teacher.detector.classes[i] for i in chosen),
         ),
-        input=InputAttributes(height, width, request.resize, INTERPOLATION, FILL, "RGB"),
+        input=InputAttributes(height, width, request.resize or teacher.resize, INTERPOLATION, FILL, "RGB"),
         fm_nms=request.fm_nms,
         run=RunAttributes(
             device=device.type,
