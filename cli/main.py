@@ -6,6 +6,7 @@ import typer
 
 from cli import bench, demo, label, predict, show, train, verify
 from data.errors import RequestError, WorkLeftError
+from pipeline.interrupt import Interrupted, raise_on_warning
 
 app = typer.Typer(
     name="distill",
@@ -27,13 +28,14 @@ app.command("demo")(demo.demo)
 def main() -> None:
     """Run the command line; errors a user can cause become one message and an exit status (docs/store.md)."""
     try:
-        app()
+        with raise_on_warning():
+            app()
     except RequestError as error:
         fail(str(error), 2)
     except WorkLeftError as error:
         fail(str(error), 1)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where it stopped", 1)
+    except Interrupted:
+        fail("interrupted; the same command goes on where it stopped (train: with --resume)", 1)
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror or error}{place}; mend it and run the same command again", 1)

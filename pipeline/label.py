@@ -95,7 +95,7 @@ def label_shards(
                 done += 1
         finally:
             decoded.close()
-    if interruption:
+    if interruption and done < len(pending):
         raise WorkLeftError(
             f"interrupted: {len(pending) - done} of {store.shard_count} shards are left. "
             "The same command goes on with them"
