@@ -1,0 +1,184 @@
+"""Does labelling cost more than the teacher's forward pass? The label stage as it runs, against that pass alone."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.pictures import Picture
+from data.prefetch import map_ahead
+from data.store.create import codec_pipeline, create_store
+from data.store.layout import default_shard_size
+from data.store.manifest import Manifest, ManifestEntry, make_manifest
+from data.store.reader import LabelStore
+from data.store.schema import InputAttributes, RunAttributes, StoreAttributes, TeacherAttributes
+from data.views import FILL
+from parts.scene import TAP, Scene, decoded, pictures, random_teacher
+from parts.turns import Finding, Goal, in_turn, ratio, spread
+from pipeline.interrupt import Interruption
+from pipeline.label import label_shards, load
+from pipeline.label_plan import DEFAULT_FM_NMS, INTERPOLATION
+from pipeline.progress import SilentProgress
+from stages.device import Precision, autocast, synchronize
+from stages.label.teacher import Teacher
+from stages.networks.layers import map_shapes
+from stages.networks.network import Detector
+
+GOAL, GOAL_WITH_TAP = Goal("at least", 0.90), Goal("at least", 0.75)
+DISTINCT_BATCHES = 4
+
+
+def make_teacher(scene: Scene, detector: Detector, precision: Precision, taps: Sequence[str] = ()) -> Teacher:
+    """As `distill label` makes it."""
+    return Teacher(
+        detector,
+        device=scene.device,
+        precision=precision,
+        memory_format=torch.channels_last,
+        fm_nms=DEFAULT_FM_NMS,
+        taps=taps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """A teacher and the pictures it labels."""
+
+    scene: Scene
+    detector: Detector
+    precision: Precision
+    pictures: Sequence[Picture]
+    manifest: Manifest
+
+    def teacher(self, taps: Sequence[str] = ()) -> Teacher:
+        """The one that labels."""
+        return make_teacher(self.scene, self.detector, self.precision, taps)
+
+    def store(self, path: Path, taps: Sequence[str] = ()) -> LabelStore:
+        """An empty store for all the pictures, with the shard size that `distill label` would choose."""
+        scene, shapes = self.scene, map_shapes(self.detector.layers)
+        features = {tap: (shapes[tap].channels, *(scene.input_size // shapes[tap].stride,) * 2) for tap in taps}
+        attributes = StoreAttributes(
+            shard_size=1,
+            manifest_sha256="",
+            teacher=TeacherAttributes("benchmark", "0" * 64, None, self.detector.anchors, self.detector.classes),
+            input=InputAttributes(scene.input_size, scene.input_size, "letterbox", INTERPOLATION, FILL, "RGB"),
+            fm_nms=DEFAULT_FM_NMS,
+            run=RunAttributes(
+                scene.device.type,
+                self.precision,
+                scene.label_batch,
+                scene.threads,
+                "channels_last",
+                codec_pipeline(),
+                {"torch": torch.__version__},
+            ),
+        )
+        size = default_shard_size(len(self.pictures), attributes.label_shape, features)
+        create_store(path, replace(attributes, shard_size=size), self.manifest, features)
+        return LabelStore.open(path)
+
+    def label_into(self, path: Path, teacher: Teacher, threads: int | None = None) -> float:
+        """Label all pictures into a new store; pictures per second, writing included."""
+        result = label_shards(
+            self.store(path, teacher.taps),
+            self.pictures,
+            teacher,
+            decode_threads=threads or self.scene.threads,
+            progress=SilentProgress(),
+            interruption=Interruption(),
+        )
+        return len(self.pictures) / result.seconds
+
+    def label(self, teacher: Teacher, threads: int | None = None) -> float:
+        """The same into a store that is thrown away."""
+        with tempfile.TemporaryDirectory(dir=self.scene.work) as folder:
+            return self.label_into(Path(folder) / "labels.store", teacher, threads)
+
+    def decode(self, threads: int) -> float:
+        """Read, check, decode and resize all pictures as `label` does, and nothing else; pictures per second."""
+        with tempfile.TemporaryDirectory(dir=self.scene.work) as folder:
+            store = self.store(Path(folder) / "empty.store")
+            began = time.perf_counter()
+            for _ in map_ahead(
+                lambda row: load(self.pictures[row], store, row),
+                range(len(self.pictures)),
+                threads=threads,
+                ahead=2 * self.scene.label_batch,
+            ):
+                pass
+            return len(self.pictures) / (time.perf_counter() - began)
+
+
+def prepare(scene: Scene, detector: Detector, precision: Precision, chosen: Sequence[Picture]) -> Labelling:
+    """The pictures, hashed."""
+    digests: dict[Path, tuple[int, str]] = {}
+    for picture in chosen:
+        if picture.path not in digests:
+            content = picture.path.read_bytes()
+            digests[picture.path] = len(content), hashlib.sha256(content).hexdigest()
+    manifest = make_manifest(ManifestEntry(picture.key, *digests[picture.path]) for picture in chosen)
+    return Labelling(scene, detector, precision, chosen, manifest)
+
+
+def bare_batches(scene: Scene) -> list[Tensor]:
+    """A few decoded batches where and as the network wants them."""
+    inputs = decoded(scene, min(DISTINCT_BATCHES * scene.label_batch, scene.label_pictures))
+    return [
+        batch.to(scene.device, memory_format=torch.channels_last) for batch in torch.split(inputs, scene.label_batch)
+    ]
+
+
+@torch.inference_mode()
+def bare_forward(teacher: Teacher, batches: Sequence[Tensor], count: int) -> float:
+    """The teacher's network on decoded pictures already on the device, and nothing else; pictures per second."""
+    synchronize(teacher.device)
+    began, done = time.perf_counter(), 0
+    while done < count:
+        batch = batches[(done // len(batches[0])) % len(batches)]
+        with autocast(teacher.device, teacher.precision):
+            teacher.network(batch)
+        done += len(batch)
+    synchronize(teacher.device)
+    return done / (time.perf_counter() - began)
+
+
+def measure_labelling(scene: Scene, precisions: Sequence[Precision]) -> list[Finding]:
+    """`label` without features and with one tap, over the bare forward pass, in each precision."""
+    detector, batches = random_teacher(scene), bare_batches(scene)
+    findings = []
+    for precision in precisions:
+        labelling = prepare(scene, detector, precision, pictures(scene, scene.label_pictures))
+        plain, tapping = labelling.teacher(), labelling.teacher([TAP])
+        for warm_up in (plain, tapping):
+            warm_up.label(batches[0])
+        rates = in_turn(
+            {
+                "bare": partial(bare_forward, plain, batches, scene.label_pictures),
+                "label": partial(labelling.label, plain),
+                "tap": partial(labelling.label, tapping),
+            },
+            scene.rounds,
+        )
+        bare = spread(rates["bare"]).median
+        for name, what, goal in (
+            ("label", "without features", GOAL),
+            ("tap", "with one 13×13×1024 tap", GOAL_WITH_TAP),
+        ):
+            rate = spread(rates[name]).median
+            findings.append(
+                Finding(
+                    f"label {what}, {precision}",
+                    "of the bare forward pass",
+                    ratio(rates[name], rates["bare"]),
+                    goal,
+                    details=f"{rate:.1f} against {bare:.1f} pictures/s",
+                )
+            )
+    return findings
