@@ -117,7 +117,11 @@ def every_part(arguments: argparse.Namespace, work: Path) -> Mapping[str, Part]:
             f"`label_shards` into a new store (reading, checking, decoding, FM-NMS and writing included) over the same "
             f"network's forward pass on decoded batches. {network}, batch {scene.label_batch}, {scene.label_pictures} "
             f"pictures a turn, {turns}; {best}.",
-            partial(measure_labelling, scene, precisions),
+            lambda: [
+                finding
+                for tap in (False, True)
+                for finding in measure_labelling(scene, precisions, tap=tap, decoding_may_limit=False)
+            ],
         ),
         "train": Part(
             "Training",

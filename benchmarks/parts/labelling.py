@@ -149,36 +149,36 @@ def bare_forward(teacher: Teacher, batches: Sequence[Tensor], count: int) -> flo
     return done / (time.perf_counter() - began)
 
 
-def measure_labelling(scene: Scene, precisions: Sequence[Precision]) -> list[Finding]:
-    """`label` without features and with one tap, over the bare forward pass, in each precision."""
+def measure_labelling(
+    scene: Scene, precisions: Sequence[Precision], *, tap: bool, decoding_may_limit: bool
+) -> list[Finding]:
+    """`label` over what bounds it, in each precision, without features or with one tap.
+
+    The bound is the bare forward pass; where decoding may limit (a fast device behind few cores), the decoding of the
+    same pictures on all cores where that is lower.
+    """
     detector, batches = random_teacher(scene), bare_batches(scene)
     findings = []
     for precision in precisions:
         labelling = prepare(scene, detector, precision, pictures(scene, scene.label_pictures))
-        plain, tapping = labelling.teacher(), labelling.teacher([TAP])
-        for warm_up in (plain, tapping):
-            warm_up.label(batches[0])
-        rates = in_turn(
-            {
-                "bare": partial(bare_forward, plain, batches, scene.label_pictures),
-                "label": partial(labelling.label, plain),
-                "tap": partial(labelling.label, tapping),
-            },
-            scene.rounds,
-        )
-        bare = spread(rates["bare"]).median
-        for name, what, goal in (
-            ("label", "without features", GOAL),
-            ("tap", "with one 13×13×1024 tap", GOAL_WITH_TAP),
-        ):
-            rate = spread(rates[name]).median
-            findings.append(
-                Finding(
-                    f"label {what}, {precision}",
-                    "of the bare forward pass",
-                    ratio(rates[name], rates["bare"]),
-                    goal,
-                    details=f"{rate:.1f} against {bare:.1f} pictures/s",
-                )
+        teacher = labelling.teacher([TAP] if tap else [])
+        teacher.label(batches[0])  # the first pass of a kind sets things up
+        runs = {
+            "label": partial(labelling.label, teacher),
+            "the bare forward pass": partial(bare_forward, teacher, batches, scene.label_pictures),
+        }
+        if decoding_may_limit:
+            runs[f"decoding alone on {scene.threads} threads"] = partial(labelling.decode, scene.threads)
+        rates = in_turn(runs, scene.rounds)
+        median = {name: spread(values).median for name, values in rates.items()}
+        bound = min((name for name in runs if name != "label"), key=lambda name: median[name])
+        findings.append(
+            Finding(
+                f"label {'with a 13×13×1024 tap' if tap else 'without features'}, {precision}",
+                f"of {bound}",
+                ratio(rates["label"], rates[bound]),
+                GOAL_WITH_TAP if tap else GOAL,
+                details="; ".join(f"{name} {rate:.1f} pictures/s" for name, rate in median.items()),
             )
+        )
     return findings

@@ -87,6 +87,17 @@ class Course:
             pass
         return number * self.scene.train_batch / (time.perf_counter() - began)
 
+    def step(self, number: int) -> float:
+        """Only learn, from one batch again and again; pictures per second."""
+        (batch,) = self.batches(1)
+        batch = batch.on(self.scene.device, self.trainer.memory_format)
+        synchronize(self.scene.device)
+        began = time.perf_counter()
+        for _ in range(number):
+            self.trainer.step(batch, LEARNING_RATE, prior_box=False)
+        synchronize(self.scene.device)
+        return number * self.scene.train_batch / (time.perf_counter() - began)
+
     def train(self, number: int) -> float:
         """Make the batches and learn from them; pictures per second, from the first read to the last step's end."""
         began = time.perf_counter()
@@ -186,6 +197,14 @@ def measure_training(scene: Scene, precisions: Sequence[Precision], *, cache_byt
                     details=f"{median[STORE]:.1f} against {median[name]:.1f} pictures/s",
                 )
             )
-        loading = spread([courses[STORE].load(scene.train_batches) for _ in range(scene.rounds)])
-        findings.append(Finding(f"batches from a store made alone, {precision}", "pictures/s", loading, digits=1))
+        alone = in_turn(
+            {
+                "batches made, not learnt from": partial(courses[STORE].load, scene.train_batches),
+                "steps on one batch at hand": partial(courses[STORE].step, scene.train_batches),
+            },
+            scene.rounds,
+        )
+        findings += [
+            Finding(f"{name}, {precision}", "pictures/s", spread(values), digits=1) for name, values in alone.items()
+        ]
     return findings
