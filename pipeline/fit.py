@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from data.errors import WorkLeftError
@@ -82,7 +81,7 @@ def fit(
         tensors, position, sums = saved
         trainer.load_state(tensors)
         metrics = EpochMetrics(sums)
-    run.drop_metrics_from(position.epoch)
+    run.drop_metrics_after(position.epoch)
 
     flags = np.array(labelled, bool)
     known, unknown = np.flatnonzero(flags), np.flatnonzero(~flags)
@@ -92,7 +91,7 @@ def fit(
     with_teacher = any(item.stored is not None for item in pictures)
     progress.advance(position.epoch * per_epoch + position.batch)
 
-    with SummaryWriter(run.tensorboard, purge_step=position.epoch) as board:
+    with SummaryWriter(run.tensorboard, purge_step=position.epoch + 1) as board:
         for epoch in range(position.epoch, settings.epochs):
             epoch_began = time.monotonic()
             order = epoch_batches(
@@ -155,8 +154,3 @@ def fit(
                 board.add_scalar(name, value, epoch + 1)
             run.save_state(trainer.state(), position, {})
     return FitResult(settings.epochs, position.best, time.monotonic() - began)
-
-
-def seed_everything(seed: int) -> None:
-    """The weights' random start; every other draw has a generator of its own."""
-    torch.manual_seed(seed)

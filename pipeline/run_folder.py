@@ -105,9 +105,9 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.metrics_file.read_text().splitlines() if line.endswith("}")]
 
-    def drop_metrics_from(self, epoch: int) -> None:
-        """Forget rows of epochs that a resumed run does again (the run was killed after it wrote them)."""
-        rows = [row for row in self.metrics() if row["epoch"] < epoch]
+    def drop_metrics_after(self, epochs: int) -> None:
+        """Keep the rows of the first `epochs`: a resumed run does the later ones again (it was killed after them)."""
+        rows = [row for row in self.metrics() if row["epoch"] <= epochs]
         _write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows))
 
 

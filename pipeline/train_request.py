@@ -57,6 +57,12 @@ class TrainRequest:
     workers: int | None = None
     image_cache_gb: float = 2.0
 
+    @property
+    def distills(self) -> bool:
+        """Whether anything of a teacher's labels reaches the loss."""
+        terms = self.distill_objectness or self.distill_box or self.distill_class
+        return bool(self.stores) and self.distillation_weight > 0 and terms
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
         return asdict(self)

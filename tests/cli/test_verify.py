@@ -1,0 +1,142 @@
+"""`distill verify`: 0 for a whole store, 1 with the shard or the file named for anything else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data.store.files import files_below
+from data.store.layout import array_file, ledger_file
+from data.store.reader import LabelStore
+from tests.command_line import distill, succeed
+from tests.pictures import copy_pictures, write_darknet, write_teacher
+
+SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 2, "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verify")
+    copy_pictures(folder / "pictures", 5)
+    teacher = write_teacher(folder / "teacher.safetensors")
+    succeed("label", folder / "pictures", "--teacher", teacher, "--store", folder / "store", *SETTINGS)
+    return folder
+
+
+@pytest.fixture
+def store(folder: Path, tmp_path: Path) -> Path:
+    shutil.copytree(folder / "store", tmp_path / "store")
+    return tmp_path / "store"
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_whole_store_is_whole(store: Path):
+    outcome = succeed("verify", store)
+    assert outcome.stdout == f"{store}: whole and unchanged\n"
+    assert json.loads(succeed("verify", store, "--json").stdout) == {"store": str(store), "whole": True, "damage": []}
+
+
+def test_a_flipped_bit_in_any_file_is_named_with_its_shard(store: Path):
+    opened = LabelStore.open(store)
+    shard_of = {
+        file: shard
+        for shard in range(opened.shard_count)
+        for file in [
+            ledger_file(shard),
+            *(array_file(name, opened.dimensions(name), shard) for name in opened.array_names),
+        ]
+    }
+    files = files_below(store)
+    assert len(shard_of) == 3 * 6
+    assert set(shard_of) < set(files)
+    for file in files:
+        content = (store / file).read_bytes()
+        flip_a_bit(store / file)
+        outcome = distill("verify", store, "--json")
+        assert outcome.status == 1, file
+        assert "1 problems, listed above" in outcome.error
+        (damage,) = json.loads(outcome.stdout)["damage"]
+        assert (damage["file"], damage["shard"], damage["unfinished"]) == (file, shard_of.get(file), False)
+        (store / file).write_bytes(content)
+    assert distill("verify", store).status == 0
+
+
+def test_a_lost_file_is_named(store: Path):
+    opened = LabelStore.open(store)
+    for array in opened.array_names:
+        file = store / array_file(array, opened.dimensions(array), 1)
+        content = file.read_bytes()
+        file.unlink()
+        outcome = distill("verify", store)
+        assert outcome.status == 1
+        assert outcome.stdout == f"shard 1: {file.relative_to(store)}: the file is missing\n"
+        file.write_bytes(content)
+    (store / ledger_file(2)).unlink()
+    outcome = distill("verify", store)
+    assert outcome.status == 1
+    assert outcome.stdout == f"shard 2: {ledger_file(2)}: files of the shard are there, but no ledger record\n"
+
+
+def test_an_extra_file_is_named(store: Path):
+    (store / "soft_labels" / "c.9.0.0.0.0").write_bytes(b"?")
+    outcome = distill("verify", store)
+    assert outcome.status == 1
+    assert outcome.stdout == "no shard: soft_labels/c.9.0.0.0.0: the file belongs to nothing in the store\n"
+
+
+def test_an_unfinished_store_is_not_whole(folder: Path, tmp_path: Path):
+    shutil.copytree(folder / "store", tmp_path / "store")
+    opened = LabelStore.open(tmp_path / "store")
+    for file in opened.record(0).files:
+        (tmp_path / "store" / file).unlink()
+    (tmp_path / "store" / ledger_file(0)).unlink()
+    outcome = distill("verify", tmp_path / "store", "--json")
+    assert outcome.status == 1
+    (damage,) = json.loads(outcome.stdout)["damage"]
+    assert (damage["shard"], damage["unfinished"]) == (0, True)
+
+
+def test_the_teacher_is_told_from_another(folder: Path, tmp_path: Path):
+    store = folder / "store"
+    assert "and from this teacher" in succeed("verify", store, "--teacher", folder / "teacher.safetensors").stdout
+    moved = shutil.copyfile(folder / "teacher.safetensors", tmp_path / "renamed.safetensors")
+    assert "and from this teacher" in succeed("verify", store, "--teacher", moved).stdout
+    other = write_teacher(tmp_path / "teacher.safetensors", seed=1)
+    outcome = distill("verify", store, "--teacher", other)
+    assert outcome.status == 1
+    assert f"{other}: the weights have SHA-256" in outcome.stdout
+
+
+def test_a_darknet_teacher_is_told_by_its_cfg_too(folder: Path, tmp_path: Path):
+    weights, store = write_darknet(tmp_path / "darknet"), tmp_path / "store"
+    succeed("label", folder / "pictures", "--teacher", weights, "--store", store, *SETTINGS)
+    succeed("verify", store, "--teacher", weights)
+    cfg = tmp_path / "other.cfg"
+    cfg.write_text(weights.with_suffix(".cfg").read_text() + "# another\n")
+    outcome = distill("verify", store, "--teacher", weights, "--cfg", cfg)
+    assert outcome.status == 1
+    assert "the cfg have SHA-256" in outcome.stdout
+
+
+def test_what_is_no_store_or_no_teacher_is_refused(folder: Path, tmp_path: Path):
+    outcome = distill("verify", tmp_path / "nothing")
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert "is not a label store" in outcome.error
+    outcome = distill("verify", folder / "store", "--teacher", tmp_path / "nothing.weights")
+    assert outcome.status == 2
+    assert "does not exist" in outcome.error
+
+
+def test_a_tap_that_was_deleted_as_a_whole_is_no_damage(folder: Path, tmp_path: Path):
+    store = tmp_path / "store"
+    taps = ("--features", "conv20", "--features", "conv13")
+    given = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
+    succeed("label", *given, "--store", store, *taps)
+    shutil.rmtree(store / "features/conv13")
+    succeed("verify", store)
