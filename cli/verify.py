@@ -21,6 +21,7 @@ def verify(
     say(result, as_json)
     if not result["whole"]:
         raise WorkLeftError(
-            f"{store} has {len(result['damage'])} problems, listed above. The label command that began the store makes "
-            "what is unfinished, and damaged shards too once their ledger record and files are deleted"
+            f"{store} is not as it was written: what was found is listed above ({len(result['damage'])}). The label "
+            "command that began the store makes what is unfinished, and damaged shards too once their ledger record "
+            "and files are deleted"
         )

@@ -20,6 +20,7 @@ from pipeline.charts import ModelPoint, plot_speed_accuracy
 from pipeline.evaluate import Evaluation, EvaluationPicture, evaluate
 from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector, load_detector_source
+from pipeline.picture_file import check_picture_path
 from pipeline.progress import show_progress
 from stages.bench.cost import Cost, network_cost
 from stages.bench.detect import Predictor, Prepared
@@ -75,10 +76,12 @@ def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | Non
     precision = resolve_precision(request.precision, device)
     if not request.images:
         raise RequestError("--images is needed: speed is measured on decoded frames, accuracy on annotated pictures")
-    pictures = _pictures(request)
+    _check_outputs(request, json_file, plot)
+    pictures, absent = _pictures(request)
     sources = [load_detector_source(path) for path in request.models]
     candidates = _candidates(request, sources, device, precision)
     annotations = _annotations(request, sources, pictures)
+    annotated = len(annotations.labelled([picture.key for picture in pictures])) if annotations else 0
 
     frames = _frames(pictures)
     speeds = measure_detectors(
@@ -103,22 +106,37 @@ def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | Non
         "device": str(device),
         "precision": precision,
         "pictures": len(pictures),
+        "annotated": annotated,
+        "absent": absent,
         "models": [_as_json(row) for row in rows],
     }
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     if plot is not None:
         _plot(rows, plot)
-    return result | {"text": _table(rows, machine.line, device, precision, len(pictures))}
+    return result | {"text": _table(rows, machine.line, device, precision, annotated, absent)}
 
 
-def _pictures(request: BenchRequest) -> list[Picture]:
+def _check_outputs(request: BenchRequest, json_file: Path | None, plot: Path | None) -> None:
+    """RequestError for what would otherwise fail only when everything is measured."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise RequestError(f"--json {json_file}: the folder {json_file.parent} does not exist; create it")
+    if plot is not None:
+        check_picture_path(plot)
+        if request.annotations is None:
+            raise RequestError("--plot draws accuracy over speed; give --annotations, so that there is an accuracy")
+
+
+def _pictures(request: BenchRequest) -> tuple[list[Picture], list[str]]:
+    """The pictures to measure on, and the entries of the lists that name none."""
     pictures = find_pictures(request.images)
     if not request.lists:
-        return pictures
+        return pictures, []
     by_key = {picture.key: picture for picture in pictures}
-    chosen = {key for file in request.lists for key in select(read_list(file), by_key).keys}
-    return [picture for picture in pictures if picture.key in chosen]
+    selections = [select(read_list(file), by_key) for file in request.lists]
+    chosen = {key for selection in selections for key in selection.keys}
+    absent = [name for selection in selections for name in selection.unknown]
+    return [picture for picture in pictures if picture.key in chosen], absent
 
 
 def _candidates(
@@ -129,8 +147,10 @@ def _candidates(
         name = source.name
         while name in candidates:
             name += "'"
-        height, width = (request.input_size,) * 2 if request.input_size else (source.height, source.width)
-        check_input_size(height)
+        asked = request.input_size
+        height, width = (source.height, source.width) if asked is None else (asked, asked)
+        for side in (height, width):
+            check_input_size(side)
         predictor = Predictor(
             source.detector, height=height, width=width, resize=source.resize, device=device, precision=precision
         )
@@ -200,7 +220,14 @@ def _as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[Row], machine: str, device: torch.device, precision: Precision, pictures: int) -> str:
+def _table(
+    rows: Sequence[Row],
+    machine: str,
+    device: torch.device,
+    precision: Precision,
+    annotated: int,
+    absent: Sequence[str],
+) -> str:
     header = (
         "model",
         "input",
@@ -245,9 +272,11 @@ def _table(rows: Sequence[Row], machine: str, device: torch.device, precision: P
         for line in cells
     ]
     lines.append(
-        f"Batch 1, from decoded frame to boxes, {precision} on {device}; accuracy on {pictures} pictures in %."
+        f"Batch 1, from decoded frame to boxes, {precision} on {device}; accuracy in %, on {annotated} annotated ones."
     )
     lines.append(machine)
+    if absent:
+        lines.append(f"{len(absent)} listed pictures are absent, the first is {absent[0]}")
     for row in rows:
         if row.accuracy is not None and row.accuracy.rejected:
             lines.append(f"{row.candidate.name}: {len(row.accuracy.rejected)} pictures could not be decoded")
@@ -269,5 +298,5 @@ def _plot(rows: Sequence[Row], out: Path) -> None:
         if row.accuracy is not None and row.accuracy.voc.map_11_point is not None
     ]
     if not points:
-        raise RequestError("--plot draws accuracy over speed; give --annotations, so that there is an accuracy")
+        raise RequestError("--plot draws accuracy over speed, and no model has an accuracy on these pictures")
     plot_speed_accuracy(points, out)

@@ -152,5 +152,6 @@ def fit(
             run.append_metrics(row)
             for name, value in row.items():
                 board.add_scalar(name, value, epoch + 1)
+            board.flush()  # a kill after this epoch's state is saved must not leave a gap in the curves
             run.save_state(trainer.state(), position, {})
     return FitResult(settings.epochs, position.best, time.monotonic() - began)

@@ -16,7 +16,14 @@ from data.store.create import codec_pipeline
 from data.store.layout import FeatureShape, default_shard_size
 from data.store.manifest import Manifest, ManifestEntry, make_manifest
 from data.store.reader import LabelStore
-from data.store.schema import FmNmsAttributes, InputAttributes, RunAttributes, StoreAttributes, TeacherAttributes
+from data.store.schema import (
+    TEACHER_STRIDE,
+    FmNmsAttributes,
+    InputAttributes,
+    RunAttributes,
+    StoreAttributes,
+    TeacherAttributes,
+)
 from data.views import FILL, Resize
 from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector
@@ -96,10 +103,22 @@ def resolve_attributes(
     teacher: LoadedDetector,
     pictures: int,
 ) -> StoreAttributes:
-    """Every setting as the store records it, with `auto` resolved for this machine. pictures: how many there are."""
-    height, width = (request.input_size,) * 2 if request.input_size else (teacher.height, teacher.width)
+    """Every setting as the store records it, with `auto` resolved for this machine. pictures: how many there are.
+
+    Raises RequestError for a setting that no label could be made with, before anything is written.
+    """
+    asked = request.input_size
+    height, width = (teacher.height, teacher.width) if asked is None else (asked, asked)
     for side in (height, width):
         check_input_size(side)
+    if teacher.detector.stride != TEACHER_STRIDE:
+        raise RequestError(
+            f"{teacher.file} has a grid with a stride of {teacher.detector.stride}; soft labels are kept for YOLOv2's "
+            f"stride of {TEACHER_STRIDE}"
+        )
+    window = request.fm_nms.window
+    if window < 1 or window % 2 == 0:
+        raise RequestError(f"--fm-nms-window {window}: give an odd number of cells, such as 3")
     device = resolve_device(request.device)
     chosen = choose_classes(teacher.detector.classes, request.classes)
     attributes = StoreAttributes(

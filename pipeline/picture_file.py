@@ -13,17 +13,23 @@ from data.errors import RequestError
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
+def check_picture_path(path: Path) -> str:
+    """Pillow's name of the format that `path` ends in; RequestError for another ending, or where there is no folder."""
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise RequestError(f"{path} would be a picture of unknown format; end the name in {', '.join(_FORMATS)}.")
+    if not path.parent.is_dir():
+        raise RequestError(f"The folder {path.parent} for {path.name} does not exist; create it or name another.")
+    return form
+
+
 def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
     """Write an RGB picture, uint8 [height, width, 3], as PNG or JPEG by the ending of `path`, replacing what is there.
 
     Raises RequestError for another ending or a folder that does not exist; OSError passes through. Either way `path` is
     as it was.
     """
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise RequestError(f"{path} would be a picture of unknown format; end the name in {', '.join(_FORMATS)}.")
-    if not path.parent.is_dir():
-        raise RequestError(f"The folder {path.parent} for {path.name} does not exist; create it or name another.")
+    form = check_picture_path(path)
     encoded = io.BytesIO()
     # JPEG halves the resolution of colour unless told not to, which smears thin coloured lines.
     Image.fromarray(picture).save(encoded, form, **({"quality": 92, "subsampling": 0} if form == "JPEG" else {}))

@@ -40,9 +40,12 @@ def run_predict(
     where no picture could be decoded.
     """
     source = load_detector_source(model, cfg, names)
-    size = input_size or source.width
-    check_input_size(size)
+    height, width = (source.height, source.width) if input_size is None else (input_size, input_size)
+    for side in (height, width):
+        check_input_size(side)
     pictures = find_pictures(images)
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"--out {out} is a file; name a folder")
     if any(out.resolve() in picture.path.resolve().parents for picture in pictures):
         raise RequestError(
             f"--out {out} holds pictures to look at; nothing is ever written beside them, name another folder"
@@ -50,8 +53,8 @@ def run_predict(
     place = resolve_device(device)
     predictor = Predictor(
         source.detector,
-        height=size if input_size else source.height,
-        width=size,
+        height=height,
+        width=width,
         resize=source.resize,
         device=place,
         precision=resolve_precision(precision, place),

@@ -1,6 +1,6 @@
 """`distill show`: what a store holds, drawn on its pictures; or how a training went, as curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from data.boxes import Detections, cxcywh_to_xyxy
 from data.errors import RequestError
-from data.images import read_picture
+from data.images import RejectedPictureError, read_picture
 from data.pictures import relative_path, resolve_roots, root_label
-from data.store.layout import LABELLED, SOFT_LABELS
+from data.store.layout import IMAGE_STATUS, LABELLED, SOFT_LABELS
 from data.store.reader import LabelStore
 from data.views import render, resize_view
 from pipeline.charts import plot_run
 from pipeline.drawing import draw_boxes, side_by_side
 from pipeline.label_plan import make_teacher
 from pipeline.model_source import load_detector_source
-from pipeline.picture_file import save_picture
+from pipeline.picture_file import check_picture_path, save_picture
 from pipeline.run_folder import RunFolder
 from pipeline.store_roots import remembered_roots
 from stages.device import resolve_device
@@ -40,6 +40,7 @@ def run_show(
     min_objectness: float,
 ) -> str:
     """Draw a run's curves or a store's soft labels into `out`; returns a line that says what is to be seen."""
+    check_picture_path(out)
     if (what / "run.json").exists():
         rows = RunFolder.open(what).metrics()
         if not rows:
@@ -59,7 +60,7 @@ def run_show(
     panels = []
     for row in shown:
         key = store.manifest.keys[row]
-        picture = read_picture(roots[root_label(key)] / relative_path(key)).pixels
+        picture = _read(store, row, roots)
         stored = store.read_rows(SOFT_LABELS, row, row + 1)
         classes = store.attributes.teacher.classes
         if unfiltered is not None:
@@ -108,11 +109,28 @@ def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
     return roots
 
 
+def _read(store: LabelStore, row: int, roots: Mapping[str, Path]) -> NDArray[np.uint8]:
+    """The picture as it was labelled; RequestError where the file is another one now."""
+    key = store.manifest.keys[row]
+    path = roots[root_label(key)] / relative_path(key)
+    changed = RequestError(f"{path} has changed since {store.path} was made; its soft labels belong to the old picture")
+    try:
+        file = read_picture(path)
+    except RejectedPictureError as error:
+        raise changed from error
+    if file.digest != store.manifest.digests[row].tobytes():
+        raise changed
+    return file.pixels
+
+
 def _choose(store: LabelStore, keys: Sequence[str], count: int) -> list[int]:
     rows = {key: row for row, key in enumerate(store.manifest.keys)}
     unknown = [key for key in keys if key not in rows]
     if unknown:
         raise RequestError(f"--key {unknown[0]} is not in {store.path}; its keys look like {store.manifest.keys[0]}")
+    for key in keys:
+        if store.read_rows(IMAGE_STATUS, rows[key], rows[key] + 1)[0] != LABELLED:
+            raise RequestError(f"--key {key} was rejected when {store.path} was made; there is nothing to show of it")
     if keys:
         return [rows[key] for key in keys]
     labelled: list[int] = []

@@ -1,6 +1,7 @@
 """The flags of `distill train` as one value, and what of it a run folder keeps."""
 
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, Literal
 
 from data.errors import RequestError
@@ -56,6 +57,15 @@ class TrainRequest:
     precision: str = "auto"
     workers: int | None = None
     image_cache_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        """RequestError for numbers that the command line's ranges let through."""
+        for name in ("learning_rate", "weight_decay", "clip_norm", "distillation_weight", "image_cache_gb"):
+            value = getattr(self, name)
+            if value is not None and not isfinite(value):
+                raise RequestError(f"--{name.removesuffix('_gb').replace('_', '-')} {value}: give a finite number")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise RequestError(f"--ema {self.ema:g}: give a decay of at least 0 and below 1, such as 0.9998")
 
     @property
     def distills(self) -> bool:

@@ -67,7 +67,9 @@ def resolve(
 ) -> Resolved:
     """Settle what the request leaves open: from the first store where there is one, else the paper's values."""
     geometry = stores[0].attributes.input if stores else None
-    size = request.input_size or (geometry.width if geometry else DEFAULT_INPUT)
+    size = request.input_size
+    if size is None:
+        size = geometry.width if geometry else DEFAULT_INPUT
     check_input_size(size)
     resize = request.resize or (geometry.resize if geometry else "letterbox")
     return Resolved(

@@ -32,7 +32,7 @@ def run_verify(store: Path, teacher: Path | None, cfg: Path | None) -> dict[str,
             ("cfg", source.cfg_sha256, recorded.cfg_sha256),
         ):
             if found != expected:
-                problem = f"the {name} have SHA-256 {found}, the store was labelled with {expected}"
+                problem = f"the SHA-256 of its {name} is {found}, the store was labelled with {expected}"
                 problems.append({"shard": None, "file": str(teacher), "problem": problem, "unfinished": False})
                 lines.append(f"{teacher}: {problem}")
     if not problems:
