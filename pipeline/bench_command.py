@@ -271,9 +271,9 @@ def _table(
         )
         for line in cells
     ]
-    lines.append(
-        f"Batch 1, from decoded frame to boxes, {precision} on {device}; accuracy in %, on {annotated} annotated ones."
-    )
+    lines.append(f"Batch 1, from decoded frame to boxes, {precision} on {device}.")
+    if annotated:
+        lines.append(f"Accuracy in %, on {annotated} annotated pictures.")
     lines.append(machine)
     if absent:
         lines.append(f"{len(absent)} listed pictures are absent, the first is {absent[0]}")

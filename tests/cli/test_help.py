@@ -1,0 +1,76 @@
+"""Help at once: nothing heavy is imported to print it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli.main import app
+from tests.command_line import ENVIRONMENT, ROOT, distill, run_python, start_process
+
+COMMANDS = ("label", "train", "bench", "verify", "show", "predict", "demo")
+HEAVY = ("torch", "torchvision", "zarr", "dask", "numpy", "PIL", "matplotlib", "tensorboard", "rich")
+
+IMPORTED = """
+import sys
+from cli.main import main
+sys.argv = ["distill", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print("\\nIMPORTED", *sorted(name for name in sys.modules if "." not in name))
+"""
+
+
+def test_every_command_has_help():
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    outcome = distill("--help")
+    assert outcome.status == 0
+    assert outcome.stderr == ""
+    for command in COMMANDS:
+        assert command in outcome.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_help_names_its_flags(command: str):
+    outcome = distill(command, "--help")
+    assert outcome.status == 0
+    assert "--" in outcome.stdout
+    assert outcome.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]):
+    result = run_python(IMPORTED, *arguments, "--help")
+    assert result.returncode == 0, result.stderr
+    imported = set(result.stdout.splitlines()[-1].split()[1:])
+    assert {"cli", "typer"} <= imported
+    assert not imported & set(HEAVY)
+
+
+def test_help_comes_at_once():
+    """Under 0.3 s as the best of several; most of it is the interpreter and typer."""
+    command = [sys.executable, "-c", "from cli.main import main; main()", "--help"]
+    best = float("inf")
+    for _ in range(12):
+        began = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
+        best = min(best, time.perf_counter() - began)
+        if best < 0.3:
+            break
+    assert best < 0.3
+
+
+def test_without_arguments_help_is_shown_and_nothing_done():
+    outcome = distill()
+    assert "Usage: " in outcome.stdout + outcome.stderr
+    assert outcome.status == 2
+
+
+def test_an_unknown_command_is_refused_in_one_sentence():
+    process = start_process("lable")
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert said.splitlines()[-1].startswith("Error: No such command 'lable'")
