@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from data.errors import WorkLeftError
 from data.images import RejectedPictureError, decode
@@ -25,10 +24,23 @@ from stages.label.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A picture ready for the teacher, or why it is rejected. pixels: float32 [3, H, W]; size: height, width."""
+class Seat:
+    """Where a picture goes: its row in the store, and its place in the batch that it is labelled with.
 
-    pixels: NDArray[np.float32] | None
+    The threads that decode write into the batch: done by the thread that drives the device, the copying alone would
+    keep a fast one waiting.
+    """
+
+    row: int
+    inputs_B3HW: Tensor
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture in its seat, ready for the teacher. size: height, width; reason: why it is rejected, or ""."""
+
+    seat: Seat
     size: tuple[int, int]
     reason: str
 
@@ -60,11 +72,11 @@ def label_shards(
     """
     began = time.monotonic()
     pending = store.pending_shards()
-    batch_size, geometry = store.attributes.run.batch_size, store.attributes.input
+    batch_size = store.attributes.run.batch_size
     done = labelled = rejected = 0
     decoded = map_ahead(
-        lambda row: load(pictures[row], store, row),
-        (row for shard in pending for row in _rows(store, shard)),
+        lambda seat: load(pictures[seat.row], store, seat),
+        (seat for shard in pending for seat in seats(store, shard, teacher.device)),
         threads=decode_threads,
         ahead=2 * batch_size + decode_threads,
     )
@@ -79,7 +91,7 @@ def label_shards(
                     progress.note("waiting for decoding")
                     batch = [next(decoded) for _ in range(start, min(start + batch_size, len(rows)))]
                     progress.note("")
-                    label_batch(rows, start, batch, teacher, (geometry.height, geometry.width))
+                    label_batch(rows, start, batch, teacher)
                     progress.advance(len(batch))
                 if publishing is not None:
                     publishing.result()
@@ -103,13 +115,18 @@ def label_shards(
     return LabelResult(labelled, rejected, done, store.shard_count, time.monotonic() - began)
 
 
-def _rows(store: LabelStore, shard: int) -> range:
+def seats(store: LabelStore, shard: int, device: torch.device) -> Iterator[Seat]:
+    """A shard's rows in order, in new batches of the store's batch size: none crosses the shard."""
     first, count = store.shard_range(shard)
-    return range(first, first + count)
+    run, geometry = store.attributes.run, store.attributes.input
+    for start in range(0, count, run.batch_size):
+        size = min(run.batch_size, count - start)
+        inputs_B3HW = torch.empty(size, 3, geometry.height, geometry.width, pin_memory=device.type == "cuda")
+        yield from (Seat(first + start + index, inputs_B3HW, index) for index in range(size))
 
 
-def load(picture: Picture, store: LabelStore, row: int) -> Decoded:
-    """Read, check against the manifest, decode and resize one picture.
+def load(picture: Picture, store: LabelStore, seat: Seat) -> Decoded:
+    """Read, check against the manifest, decode and resize one picture into its seat, which is grey if it is rejected.
 
     Only what is in the file rejects it; a file that can't be read, or has changed, fails the shard.
     """
@@ -120,33 +137,30 @@ def load(picture: Picture, store: LabelStore, row: int) -> Decoded:
             f"{picture.path} can't be read ({error.strerror}); its shard is left undone. "
             "Mend it and run the same command"
         ) from error
-    entry = store.manifest[row]
+    entry = store.manifest[seat.row]
     if sha256_bytes(content) != entry.digest:
         raise WorkLeftError(
             f"{picture.path} has changed since {store.path} was begun; its shard is left undone. "
             "Put the old file back, or label into a new store"
         )
     geometry = store.attributes.input
+    place_3HW = seat.inputs_B3HW[seat.index].numpy()
     try:
         pixels = decode(content)
     except RejectedPictureError as error:
-        return Decoded(None, (0, 0), error.reason)
+        place_3HW[:] = FILL
+        return Decoded(seat, (0, 0), error.reason)
     rows, columns = pixels.shape[:2]
     view = resize_view(geometry.resize, rows, columns, geometry.height, geometry.width)
-    return Decoded(render(pixels, view), (rows, columns), "")
+    place_3HW[:] = render(pixels, view)
+    return Decoded(seat, (rows, columns), "")
 
 
-def label_batch(
-    rows: ShardRows, start: int, batch: Sequence[Decoded], teacher: Teacher, input_shape: tuple[int, int]
-) -> None:
+def label_batch(rows: ShardRows, start: int, batch: Sequence[Decoded], teacher: Teacher) -> None:
     """Fill rows from `start` on. A rejected picture holds its place in the batch: its neighbours don't depend on it."""
-    inputs = torch.full((len(batch), 3, *input_shape), FILL)
+    output = teacher.label(batch[0].seat.inputs_B3HW)
     for i, item in enumerate(batch):
-        if item.pixels is not None:
-            inputs[i] = torch.from_numpy(item.pixels)
-    output = teacher.label(inputs)
-    for i, item in enumerate(batch):
-        if item.pixels is None:
+        if item.reason:
             rows.reject(start + i, item.reason)
             continue
         rows.label(start + i, output.soft_labels[i].numpy(), *item.size)

@@ -22,7 +22,7 @@ from data.views import FILL
 from parts.scene import TAP, Scene, decoded, pictures, random_teacher
 from parts.turns import Finding, Goal, in_turn, ratio, spread
 from pipeline.interrupt import Interruption
-from pipeline.label import label_shards, load
+from pipeline.label import label_shards, load, seats
 from pipeline.label_plan import DEFAULT_FM_NMS, INTERPOLATION
 from pipeline.progress import SilentProgress
 from stages.device import Precision, autocast, synchronize
@@ -107,8 +107,8 @@ class Labelling:
             store = self.store(Path(folder) / "empty.store")
             began = time.perf_counter()
             for _ in map_ahead(
-                lambda row: load(self.pictures[row], store, row),
-                range(len(self.pictures)),
+                lambda seat: load(self.pictures[seat.row], store, seat),
+                (seat for shard in store.pending_shards() for seat in seats(store, shard, self.scene.device)),
                 threads=threads,
                 ahead=2 * self.scene.label_batch,
             ):
