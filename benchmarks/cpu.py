@@ -10,7 +10,6 @@ the other parts keep their last figures, if this machine measured them. A goal t
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from parts.help_time import measure_help
 from parts.labelling import measure_labelling
 from parts.latency import measure_latency
 from parts.memory import measure_memory
-from parts.report import PartResult, load_now, read_results, write_results
+from parts.report import PartResult, measured, read_results, write_results
 from parts.scene import Scene
 from parts.teacher_costs import measure_fm_nms, measure_store_bytes
 from parts.training import measure_training
@@ -70,7 +69,9 @@ def main() -> None:
             parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         out.mkdir(parents=True, exist_ok=True)
         for name in arguments.only or parts:
-            result = run(parts[name])
+            part = parts[name]
+            print(f"measuring: {part.title}", file=sys.stderr, flush=True)
+            result = measured(part.title, part.settings, part.measure)
             print(f"{result.text}\n", flush=True)
             results = read_results(results_file, machine) | {name: result}
             ordered = {known: results[known] for known in parts if known in results}
@@ -156,14 +157,6 @@ def every_part(arguments: argparse.Namespace, work: Path) -> Mapping[str, Part]:
             partial(measure_latency, scene, precisions, schedule),
         ),
     }
-
-
-def run(part: Part) -> PartResult:
-    """Measure one part, with what it cost."""
-    print(f"measuring: {part.title}", file=sys.stderr, flush=True)
-    load, began = load_now(), time.monotonic()
-    findings = tuple(part.measure())
-    return PartResult(part.title, part.settings, findings, load, round(time.monotonic() - began, 1))
 
 
 def page(machine: str, results: Mapping[str, PartResult]) -> str:

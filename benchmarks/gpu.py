@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from parts import ROOT
 from parts.agreement import measure_agreement
 from parts.labelling import measure_labelling
 from parts.latency import measure_latency
-from parts.report import PartResult, load_now
+from parts.report import PartResult, measured
 from parts.scene import Scene
 from parts.teacher_costs import measure_fm_nms
 from parts.training import measure_training
@@ -75,7 +76,7 @@ def main() -> None:
                 print(f"{name}: left out, {part.seconds} s are expected and {left:.0f} s are left\n", flush=True)
             else:
                 try:
-                    result = run(part, scene)
+                    result = measured(part.title, settings(scene), partial(part.measure, scene))
                 except Exception:  # whatever breaks one part, the device is there for the others
                     failed.append(name)
                     print(f"{name}: failed\n{traceback.format_exc()}", flush=True)
@@ -103,16 +104,13 @@ def make_scene(device: torch.device, data: Path, work: Path, *, quick: bool) -> 
     )
 
 
-def run(part: Part, scene: Scene) -> PartResult:
-    """Measure one part and say under which settings."""
-    load, began = load_now(), time.monotonic()
-    findings = tuple(part.measure(scene))
-    settings = (
+def settings(scene: Scene) -> str:
+    """What a reader must know to repeat a part."""
+    return (
         f"Input {scene.input_size}, {scene.width:g} of the width, {scene.threads} threads, {scene.rounds} rounds in "
         f"turn; label {scene.label_pictures} pictures in batches of {scene.label_batch}; train {scene.train_batches} "
         f"batches of {scene.train_batch}."
     )
-    return PartResult(part.title, settings, findings, load, round(time.monotonic() - began, 1))
 
 
 def keep(file: Path, machine: str, result: PartResult) -> None:
