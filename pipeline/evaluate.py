@@ -29,7 +29,7 @@ class EvaluationPicture:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Accuracy of one detector; `rejected` pictures could not be decoded and count as empty."""
+    """Accuracy of one detector; `rejected` pictures could not be decoded and are left out, with their truth."""
 
     voc: VocResult
     coco: CocoResult | None
