@@ -13,8 +13,8 @@ from parts.turns import Finding, table
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What one part found. settings: in words. seconds: it took. others: the share of the cores' time that meanwhile went
-    to other processes or, on a virtual machine, to other machines; None where the system does not say."""
+    """What one part found. settings: in words. seconds: it took. others: the share of the cores' time that meanwhile
+    went to other processes or, on a virtual machine, to other machines; None where the system does not say."""
 
     title: str
     settings: str
