@@ -1,5 +1,6 @@
 """The one module that runs every detector of the project, whatever its layers."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,12 @@ NORM_MOMENTUM = 0.1
 hundredth would still hold most of their initial value. A batch has thousands of cells per channel: 0.1 is not noisy."""
 
 LEAKY_SLOPE = 0.1
+
+HEAD_SCALE = 0.1
+PRIOR_OBJECTNESS = 0.1
+"""A fresh head, its kernels a tenth of the others' spread, predicts the anchors in the cells' centres, and objectness 0.1 everywhere (Lin et al., Focal Loss, section
+3.3, with a milder prior). With Darknet's He-normal head and objectness 0.5 the first steps push every slot so far towards
+0 that the logistic's slope is gone: docs/decisions/0007-start-of-the-head.md has the measurement."""
 
 
 class ConvolutionBlock(nn.Module):
@@ -133,9 +140,16 @@ class Detector(nn.Module):
         return block
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Fresh random weights, from `generator` or torch's global one."""
+        """Fresh random weights, from `generator` or torch's global one; the head as HEAD_SCALE says."""
         for _, block in self.convolutions():
             block.initialise(generator)
+        head = self.block(self.layers[-1].name).convolution
+        with torch.no_grad():
+            head.weight *= HEAD_SCALE
+        if head.bias is not None:
+            objectness = torch.arange(len(self.anchors)) * (BOX_ENTRIES + len(self.classes)) + BOX_ENTRIES - 1
+            with torch.no_grad():
+                head.bias[objectness] = math.log(PRIOR_OBJECTNESS / (1 - PRIOR_OBJECTNESS))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Pictures [B, 3, H, W], RGB in [0, 1], sides multiples of `stride`, to raw_BCHW [B, A·(5+K), H/32, W/32]."""
