@@ -2,9 +2,9 @@
 
     python benchmarks/show_augmented.py --out sheet.png [--store DIR] [--pictures 3] [--views 4] [--input-size 416]
 
-Each row is one photograph: as the teacher saw it, then as a student sees it (flipped, cropped, scaled, recoloured), with
-the boxes that are decoded from the very tensor the student learns from. With --store they are a teacher's; without it
-the annotations of the repository's photographs, written into a teacher's slots as if it had found them exactly.
+Each row is one photograph: as the teacher saw it, then as a student sees it (flipped, cropped, scaled, recoloured),
+with the boxes that are decoded from the very tensor the student learns from. With --store they are a teacher's; without
+it the annotations of the repository's photographs, written into a teacher's slots as if it had found them exactly.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from data.store.reader import LabelStore
 from data.store.slots import SoftLabelTable, load_kept_slots
 from data.views import letterbox_view
 from pipeline.drawing import draw_boxes, side_by_side
+from pipeline.input_size import check_input_size
 from pipeline.picture_file import save_picture
 from pipeline.store_roots import remembered_roots
 from stages.networks.region import decode_entries
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--input-size", type=int, default=416)
     arguments = parser.parse_args()
     size, count = arguments.input_size, arguments.pictures
+    check_input_size(size)
     found = from_store(arguments.store, count) if arguments.store else from_annotations(count, size)
     save_picture(sheet(*found, size, arguments.views), arguments.out)
     print(arguments.out)
