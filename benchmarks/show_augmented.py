@@ -92,7 +92,7 @@ def from_annotations(count: int, size: int) -> tuple[list[TrainingPicture], tupl
         file = read_picture(path)
         truth = annotations.truth(key, *file.pixels.shape[:2])
         assert truth is not None
-        table = as_if_found(truth, *file.pixels.shape[:2], size, DEFAULT_ANCHORS, len(CLASSES))
+        table = as_if_found(truth, file.pixels.shape[0], file.pixels.shape[1], size, DEFAULT_ANCHORS, len(CLASSES))
         grid = Grid(DEFAULT_ANCHORS, size // 32, size // 32)
         items.append(
             TrainingPicture(key, path, None, StoredLabels(table, 0, file.digest, grid, "letterbox", size, size))
