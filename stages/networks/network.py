@@ -36,9 +36,9 @@ LEAKY_SLOPE = 0.1
 
 HEAD_SCALE = 0.1
 PRIOR_OBJECTNESS = 0.1
-"""A fresh head, its kernels a tenth of He's spread, predicts anchors in the cells' centres and objectness 0.1 (Lin et al.,
-Focal Loss, section 3.3, with a milder prior). With Darknet's He-normal head and objectness 0.5 the first steps push every
-slot so far towards 0 that the logistic has no slope left: docs/decisions/0007-start-of-the-head.md has it measured."""
+"""A fresh head, its kernels a tenth of He's spread, predicts anchors in the cells' centres and objectness 0.1 (after
+Lin et al., Focal Loss, section 3.3). With Darknet's He-normal head and objectness 0.5 the first steps push every slot
+so far towards 0 that the logistic has no slope left: docs/decisions/0007-start-of-the-head.md has it measured."""
 
 
 class ConvolutionBlock(nn.Module):
