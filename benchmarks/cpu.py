@@ -33,6 +33,10 @@ from stages.device import Precision, resolve_precision
 
 CPU = torch.device("cpu")
 
+DARKNET = ROOT.parent / "shared" / "darknet"
+THIN_WEIGHTS, THIN_CFG = DARKNET / "weights" / "yolov2-voc-thin8.weights", DARKNET / "cfg" / "yolov2-voc-thin8.cfg"
+"""A YOLOv2 of an eighth of the width with random weights, where it lies beside the checkout: the worst case."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -51,9 +55,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for benchmarks.md and .json instead of docs/")
     parser.add_argument(
         "--teacher", type=Path, default=ROOT / "demo" / "teacher.safetensors", help="a trained teacher, for its bytes"
-    )
-    parser.add_argument(
-        "--random-teacher", type=Path, help="Darknet weights with their cfg beside them, for their bytes"
     )
     arguments = parser.parse_args()
     out = arguments.out or ROOT / "docs"
@@ -103,14 +104,12 @@ def every_part(arguments: argparse.Namespace, work: Path) -> Mapping[str, Part]:
     turns = f"{scene.rounds} rounds, in turn"
     network = f"YOLOv2 of {scene.width:g} of its width at {scene.input_size}"
     schedule = Schedule(passes=scene.rounds, warmup=2, min_runs=2 if quick else 10, min_seconds=0 if quick else 1)
-    teachers = {arguments.teacher: True} | ({arguments.random_teacher: False} if arguments.random_teacher else {})
 
     def store_bytes() -> list[Finding]:
-        return [
-            finding
-            for path, trained in teachers.items()
-            for finding in measure_store_bytes(scene, path, trained=trained)
-        ]
+        findings = measure_store_bytes(scene, arguments.teacher, trained=True)
+        if THIN_WEIGHTS.exists():
+            findings += measure_store_bytes(scene, THIN_WEIGHTS, THIN_CFG, trained=False)
+        return findings
 
     return {
         "label": Part(

@@ -27,9 +27,9 @@ FM_NMS_GOAL = Goal("at most", 0.05)
 FM_NMS_REPEATS = 20
 
 
-def measure_store_bytes(scene: Scene, teacher: Path, *, trained: bool) -> list[Finding]:
+def measure_store_bytes(scene: Scene, teacher: Path, cfg: Path | None = None, *, trained: bool) -> list[Finding]:
     """Bytes of the soft labels' shard files per picture, shard by shard. There is a goal for a trained teacher."""
-    source = load_detector_source(teacher)
+    source = load_detector_source(teacher, cfg)
     chosen = find_pictures([str(scene.photographs)])
     labelling = prepare(scene, source.detector, "float32", chosen)
     with tempfile.TemporaryDirectory(dir=scene.work) as folder:
