@@ -31,12 +31,19 @@ class EpochMetrics:
         for name, value in {**counts, **terms}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def check_distillation(self, classes: int) -> None:
+    def check_distillation(self, classes: int, with_teacher: bool = True) -> None:
         """Raise WorkLeftError where a distillation term stayed exactly zero though there was something to learn.
 
         That is a pairing gone wrong or a switch that does nothing, and no falling loss would show it. With a single
-        class the softmax is always 1, so the class term is zero by right.
+        class the softmax is always 1, so the class term is zero by right. Also raised where every picture of the stores
+        that came along (with_teacher: there are some) had to be masked: then they are not those that were labelled.
         """
+        if with_teacher and self.sums.get("problems") and not self.sums.get("with_teacher"):
+            raise WorkLeftError(
+                f"no picture of a whole epoch had soft labels that could be used: {self.sums['problems']:.0f} differ "
+                "from the pictures that were labelled, or can't be decoded. Check that --images names the folder that "
+                "was labelled, then begin a new run"
+            )
         if not self.sums.get("kept_slots"):
             return
         for name, value in self.sums.items():

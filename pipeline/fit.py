@@ -89,7 +89,7 @@ def fit(
     total_steps = settings.epochs * per_epoch
     prior_steps = prior_box_steps(total_steps)
     with_teacher = any(item.stored is not None for item in pictures)
-    progress.advance(position.epoch * per_epoch + position.batch)
+    progress.skip(position.epoch * per_epoch + position.batch)
 
     with SummaryWriter(run.tensorboard, purge_step=position.epoch + 1) as board:
         for epoch in range(position.epoch, settings.epochs):
@@ -132,7 +132,7 @@ def fit(
                         f"interrupted after batch {number + 1} of epoch {epoch + 1}; the state is saved. "
                         f"The same command with --resume goes on"
                     )
-            metrics.check_distillation(samples.classes)
+            metrics.check_distillation(samples.classes, with_teacher)
             rate = learning_rate((epoch + 1) * per_epoch - 1, total_steps, settings.learning_rate)
             row = {"epoch": epoch + 1, "step": (epoch + 1) * per_epoch, "learning_rate": rate} | metrics.row()
             best = position.best

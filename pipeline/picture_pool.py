@@ -10,6 +10,7 @@ from data.pictures import find_pictures, relative_path, resolve_roots, root_labe
 from data.store.layout import LABELLED
 from data.store.reader import LabelStore
 from data.store.slots import load_kept_slots
+from pipeline.progress import show_progress
 from pipeline.store_roots import remembered_roots
 from pipeline.train_request import TrainRequest
 from stages.student.samples import StoredLabels
@@ -75,7 +76,8 @@ def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dic
     roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.path)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
-    table = load_kept_slots(store)
+    with show_progress("reading soft labels", len(store.finished_shards()), "shards") as progress:
+        table = load_kept_slots(store, lambda done, total: progress.count(done, total))
     attributes = store.attributes
     grid = Grid(attributes.teacher.anchors, *attributes.label_shape[2:])
     pictures: dict[Path, PoolPicture] = {}

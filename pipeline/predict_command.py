@@ -46,18 +46,21 @@ def run_predict(
     pictures = find_pictures(images)
     if out.exists() and not out.is_dir():
         raise RequestError(f"--out {out} is a file; name a folder")
-    if any(out.resolve() in picture.path.resolve().parents for picture in pictures):
+    folders = {Path(text).resolve() for text in images if Path(text).is_dir()}
+    place = out.resolve()
+    if not folders.isdisjoint({place, *place.parents}) or any(place in p.path.resolve().parents for p in pictures):
         raise RequestError(
-            f"--out {out} holds pictures to look at; nothing is ever written beside them, name another folder"
+            f"--out {out} holds pictures to look at or lies among them; nothing is ever written there, name another "
+            "folder"
         )
-    place = resolve_device(device)
+    target_device = resolve_device(device)
     predictor = Predictor(
         source.detector,
         height=height,
         width=width,
         resize=source.resize,
-        device=place,
-        precision=resolve_precision(precision, place),
+        device=target_device,
+        precision=resolve_precision(precision, target_device),
     )
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

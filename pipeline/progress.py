@@ -12,9 +12,12 @@ from rich.progress import Progress as RichProgress
 
 
 class Progress(Protocol):
-    """What a stage reports to: items done, a short note (a loss, what is waited for), or both numbers at once."""
+    """What a stage reports to: items done now, items that were done before (they don't count in the rate), a short note
+    (a loss, what is waited for), or both numbers at once."""
 
     def advance(self, items: int = 1) -> None: ...
+
+    def skip(self, items: int) -> None: ...
 
     def note(self, text: str) -> None: ...
 
@@ -25,6 +28,9 @@ class SilentProgress:
     """Nothing is shown; for tests and for work that is a part of other work."""
 
     def advance(self, items: int = 1) -> None:
+        pass
+
+    def skip(self, items: int) -> None:
         pass
 
     def note(self, text: str) -> None:
@@ -47,6 +53,10 @@ class LineProgress:
         self.done += items
         if time.monotonic() - self.said >= self.every_s:
             self.say()
+
+    def skip(self, items: int) -> None:
+        self.first += items
+        self.done += items
 
     def note(self, text: str) -> None:
         self.text = text
@@ -77,6 +87,10 @@ class BarProgress:
         self.bar.advance(self.task, items)
         done = self.bar.tasks[0].completed - self.first
         self.bar.update(self.task, rate=f"{done / max(time.monotonic() - self.began, 1e-9):.1f}/s")
+
+    def skip(self, items: int) -> None:
+        self.first += items
+        self.bar.advance(self.task, items)
 
     def note(self, text: str) -> None:
         self.bar.update(self.task, note=text)

@@ -202,6 +202,12 @@ def _train(
             interruption=interruption,
         )
     labelled = sum(training.labelled)
+    problems = run.metrics()[-1]["problems"]
+    if problems:
+        notes.append(
+            f"{problems} pictures of the last epoch can't be decoded, or differ from those that were labelled; what "
+            "could not be used was masked"
+        )
     summary = {
         "run": str(run.path),
         "pictures": len(pictures),

@@ -62,6 +62,10 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
         return TrainingPicture(picture.key, picture.path, truth, picture.soft if soft else None)
 
     validation = [picture for picture in parts.validation if picture.key in known]
+    if 0 < len(validation) < len(parts.validation):
+        notes.append(
+            f"{len(parts.validation) - len(validation)} pictures to validate on are not annotated, and are left out"
+        )
     if annotations is not None and validation and not any(_counts(annotations, p.key) for p in validation):
         raise RequestError(
             f"none of the {len(validation)} annotated pictures to validate on holds an object that counts: no average "

@@ -394,6 +394,7 @@ PREDICT: list[tuple[Given, str]] = [
     (lambda f: (f / "student.safetensors", f / "empty", "--out", f / "new"), "No pictures in"),
     (lambda f: (f / "student.safetensors", f / "pictures", "--out", f / "pictures"), "holds pictures to look at"),
     (lambda f: (f / "student.safetensors", f / "pictures", "--out", f), "holds pictures to look at"),
+    (lambda f: (f / "student.safetensors", f / "pictures", "--out", f / "pictures/new"), "or lies among them"),
     (lambda f: (f / "student.safetensors", f / "pictures", "--out", f / "notes/mine.txt"), "mine.txt is a file"),
     (
         lambda f: (f / "student.safetensors", f / "pictures", "--out", f / "new", "--score", 2),

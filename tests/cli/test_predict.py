@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from data.images import read_picture
+from pipeline import predict_command
 from stages.bench.detect import Predictor
 from stages.networks.spec import load_detector
 from tests.command_line import distill, succeed
@@ -75,6 +76,23 @@ def test_every_picture_is_drawn_once_and_in_full(folder: Path, tmp_path: Path):
         factor = copy.shape[0] // picture.shape[0]  # small pictures are enlarged, so that names can be read
         assert copy.shape == (factor * picture.shape[0], factor * picture.shape[1], 3)
         assert (copy[::factor, ::factor] != picture).any() == bool(row["detections"])
+
+
+def test_what_is_drawn_is_what_was_found(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn, real = [], predict_command.draw_boxes
+
+    def spy(picture: Any, boxes: Any, labels: Any, scores: Any, classes: Any) -> Any:
+        found = zip(boxes, labels, scores, strict=True)
+        drawn.append([(classes[label], [float(edge) for edge in box], float(score)) for box, label, score in found])
+        return real(picture, boxes, labels, scores, classes)
+
+    monkeypatch.setattr(predict_command, "draw_boxes", spy)
+    result = predict(folder, tmp_path / "out", "--score", 0.1)
+    for row, found in zip(result["pictures"], drawn, strict=True):
+        assert [detection["class"] for detection in row["detections"]] == [name for name, _, _ in found]
+        for detection, (_, box, score) in zip(row["detections"], found, strict=True):
+            assert detection["box"] == pytest.approx(box, abs=0.01)
+            assert detection["score"] == pytest.approx(score, abs=1e-4)
 
 
 def test_a_higher_score_leaves_boxes_out(folder: Path, tmp_path: Path):

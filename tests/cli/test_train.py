@@ -209,6 +209,18 @@ print("learnt")
     assert all(row["distillation/box"] > 0 for row in RunFolder(tmp_path / "run").metrics())
 
 
+def test_every_epoch_shows_other_views(folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]):
+    train(tmp_path / "run", *distilled(folder), "--batch-size", 9, "--epochs", 3)
+    views: dict[str, list[Sample]] = {}
+    for item, sample in seen:
+        views.setdefault(item.key, []).append(sample)
+    assert len(views) == 9
+    for samples in views.values():
+        first, second, third = (sample.picture for sample in samples)
+        assert (first != second).any()
+        assert (second != third).any()
+
+
 def test_neither_threads_nor_the_cache_change_what_is_learnt(folder: Path, tmp_path: Path):
     train(tmp_path / "one", *distilled(folder), "--image-cache", 0)
     train(tmp_path / "three", *distilled(folder), "--workers", 3)
@@ -233,12 +245,13 @@ def test_a_changed_picture_is_masked_and_counted(
 ):
     changed = copied / "pictures" / f"{stems(1)[0]}.jpg"
     changed.write_bytes(changed.read_bytes() + b"\0")
-    train(tmp_path / "run", *distilled(copied), "--batch-size", 3)
+    result = train(tmp_path / "run", *distilled(copied), "--batch-size", 3)
     for row in RunFolder(tmp_path / "run").metrics():
         assert (row["problems"], row["with_teacher"], row["labelled"], row["pictures"]) == (1, 8, 6, 9)
     masked = [sample for item, sample in seen if item.path == changed]
     assert [(sample.teacher, sample.labelled) for sample in masked] == [(None, True)] * 2
     assert "differs from the picture that was labelled" in masked[0].problem
+    assert "1 pictures of the last epoch can't be decoded, or differ" in "\n".join(result["notes"])
 
 
 def test_a_picture_that_cannot_be_decoded_is_masked_and_counted(
@@ -275,6 +288,17 @@ def test_a_picture_that_cannot_be_read_ends_the_training_and_says_how_to_go_on(
     assert [row["epoch"] for row in RunFolder(tmp_path / "run").metrics()] == [1, 2]
 
 
+def test_other_pictures_under_the_same_names_are_no_teacher(copied: Path, tmp_path: Path):
+    """Frames of another camera are often called the same: without the digests they would be learnt with its labels."""
+    paths = sorted((copied / "pictures").iterdir())
+    contents = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(content)
+    outcome = distill("train", "--run", tmp_path / "run", *STUDENT, *MACHINE, *distilled(copied))
+    assert outcome.status == 1
+    assert "no picture of a whole epoch had soft labels that could be used: 8 differ" in outcome.error
+
+
 def test_pictures_that_are_gone_are_counted(copied: Path, tmp_path: Path):
     for name in stems(2):
         (copied / "pictures" / f"{name}.jpg").unlink()
@@ -284,6 +308,14 @@ def test_pictures_that_are_gone_are_counted(copied: Path, tmp_path: Path):
     assert f"2 pictures of {copied / 'store'} are absent: pictures/{stems(1)[0]}.jpg" in notes
     assert f"2 annotated pictures are absent: {stems(1)[0]}.xml" in notes
     assert f"2 entries of {copied / 'train.txt'} are absent: {stems(1)[0]}" in notes
+
+
+def test_what_can_not_validate_is_said(folder: Path, tmp_path: Path):
+    write_list(tmp_path / "val.txt", [stems(12)[6], stems(12)[11]])
+    given = ("--store", folder / "store", "--annotations", folder / "annotations", "--val-list", tmp_path / "val.txt")
+    result = train(tmp_path / "run", *given)
+    assert result["validation"] == 1
+    assert "1 pictures to validate on are not annotated, and are left out" in result["notes"]
 
 
 def test_without_a_store_the_baseline_is_trained(folder: Path, tmp_path: Path):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,19 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 
 def scalars_of(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a run."""
+    """What TensorBoard shows of a run. It reads files by name, in which several of one second and process sort wrongly:
+    a resume within a second happens only here."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
+    def began(file: Path) -> tuple[int, int]:
+        parts = file.name.split(".")
+        return int(parts[3]), int(parts[-1])
+
+    with tempfile.TemporaryDirectory() as ordered:
+        for place, file in enumerate(sorted((run / "tensorboard").iterdir(), key=began)):
+            shutil.copyfile(file, Path(ordered, f"events.out.tfevents.{place:06d}"))
+        events = EventAccumulator(ordered)
+        events.Reload()
     return {
         name: [(event.step, event.value) for event in events.Scalars(name)]
         for name in events.Tags()["scalars"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,16 @@ def test_without_kept_slots_there_was_nothing_to_learn():
     metrics = EpochMetrics()
     metrics.add(dict.fromkeys(TERMS, 0.0), batch(kept=0))
     metrics.check_distillation(classes=3)
+
+
+def test_a_teacher_that_was_masked_for_a_whole_epoch_is_found_out():
+    metrics = EpochMetrics()
+    metrics.add({"region/box": 0.1}, replace(batch(kept=0), valid_B=torch.zeros(4, dtype=torch.bool)))
+    with pytest.raises(WorkLeftError, match=r"no picture of a whole epoch had soft labels .* 1 differ"):
+        metrics.check_distillation(3, with_teacher=True)
+    metrics.check_distillation(3, with_teacher=False)
+    metrics.add(TERMS, batch())
+    metrics.check_distillation(3, with_teacher=True)
 
 
 def test_a_term_that_is_switched_off_is_not_missed():
