@@ -66,6 +66,8 @@ class TrainRequest:
                 raise RequestError(f"--{name.removesuffix('_gb').replace('_', '-')} {value}: give a finite number")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise RequestError(f"--ema {self.ema:g}: give a decay of at least 0 and below 1, such as 0.9998")
+        if self.labelled_share is not None and self.batch_size < 2:
+            raise RequestError("--labelled-share mixes annotated and other pictures in a batch: --batch-size 2 or more")
 
     @property
     def distills(self) -> bool:

@@ -271,6 +271,7 @@ TRAIN: list[tuple[Given, str]] = [
     (lambda f: (*stored(f), "--epochs", 0), "Invalid value for '--epochs'"),
     (lambda f: (*stored(f), "--batch-size", 0), "Invalid value for '--batch-size'"),
     (lambda f: (*stored(f), "--labelled-share", 2), "Invalid value for '--labelled-share'"),
+    (lambda f: (*stored(f), "--labelled-share", 0.5, "--batch-size", 1), "--batch-size 2 or more"),
     (lambda f: (*stored(f), "--learning-rate", -1), "Invalid value for '--learning-rate'"),
     (lambda f: (*stored(f), "--learning-rate", "nan"), "Invalid value for '--learning-rate'"),
     (lambda f: (*stored(f), "--distillation-weight", "inf"), "--distillation-weight inf"),

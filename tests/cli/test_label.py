@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from data.images import decode
-from data.store.layout import LABELLED, REJECTED, SOFT_LABELS
+from data.store.create import create_store
+from data.store.layout import LABELLED, REJECTED, SOFT_LABELS, ledger_file
 from data.store.reader import LabelStore
 from data.views import render, resize_view
+from pipeline import label_plan
 from stages.label.fm_nms import feature_map_nms
 from stages.label.teacher import Teacher, TeacherOutput
 from stages.networks.network import Detector
@@ -308,6 +311,43 @@ def test_pictures_of_several_roots_keep_their_labels_apart(tmp_path: Path):
     labels = soft_labels(tmp_path / "store")
     assert np.isnan(labels[0]).all()
     np.testing.assert_array_equal(labels[1:3], labels[4:6])
+
+
+def test_mixed_precision_says_nearly_the_same(folder: Path):
+    teacher, store = folder / "teacher.safetensors", folder / "bfloat16"
+    settings = [value if value != "float32" else "bfloat16" for value in SETTINGS]
+    unfiltered = ("--fm-nms", "off", "--min-objectness", 0)
+    succeed("label", folder / "pictures", "--teacher", teacher, "--store", store, *settings, *unfiltered)
+    label(folder, "float32", *unfiltered)
+    assert LabelStore.open(store).attributes.run.precision == "bfloat16"
+    half, full = soft_labels(store).astype(float), soft_labels(folder / "float32").astype(float)
+    difference = np.abs(half - full)[[row for row in range(COUNT) if row != DAMAGED]]
+    assert 0 < difference.max() < 0.1
+    assert difference.mean() < 0.01
+
+
+def test_going_on_with_other_versions_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    label(folder, "versions")
+    (folder / "versions" / ledger_file(2)).unlink()
+    real = label_plan.version
+    monkeypatch.setattr(label_plan, "version", lambda name: "0.0" if name == "torch" else real(name))
+    outcome = label(folder, "versions")
+    assert f"was begun with torch {real('torch')}, this is 0.0" in outcome.stderr
+    assert "not bit for bit" in outcome.stderr
+    monkeypatch.undo()
+    assert "was begun with" not in label(folder, "versions").stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a CUDA device goes on with such a store")
+def test_a_store_that_was_begun_on_a_gpu_is_not_finished_without_one(folder: Path, tmp_path: Path):
+    store = LabelStore.open(folder / "store")
+    run = replace(store.attributes.run, device="cuda")
+    create_store(tmp_path / "store", replace(store.attributes, run=run), store.manifest, {})
+    teacher = ("--teacher", folder / "teacher.safetensors")
+    settings = [value for value in SETTINGS if value not in ("--device", "cpu")]
+    outcome = distill("label", folder / "pictures", *teacher, "--store", tmp_path / "store", *settings)
+    assert outcome.status == 2
+    assert "was begun on a CUDA device and this machine has none" in outcome.error
 
 
 def test_nothing_is_written_beside_the_pictures(folder: Path):

@@ -458,6 +458,22 @@ def test_every_model_learns(folder: Path, tmp_path: Path, model: str):
     assert load_detector(run / "final.safetensors").spec.model == model
 
 
+def test_mixed_precision_trains_too(folder: Path, tmp_path: Path):
+    for precision in ("float32", "bfloat16"):
+        train(tmp_path / precision, *distilled(folder), "--precision", precision)
+    full, half = (RunFolder(tmp_path / precision).metrics() for precision in ("float32", "bfloat16"))
+    assert full[0]["total"] != half[0]["total"]
+    assert half[0]["total"] == pytest.approx(full[0]["total"], rel=0.2)
+    weights = load_detector(tmp_path / "bfloat16/final.safetensors").state_dict()
+    assert {value.dtype for value in weights.values()} == {torch.float32, torch.int64}
+
+
+def test_a_batch_larger_than_the_set_is_one_batch(folder: Path, tmp_path: Path):
+    result = train(tmp_path / "run", *distilled(folder), "--batch-size", 64)
+    assert result["pictures"] == 9
+    assert [(row["batches"], row["pictures"]) for row in RunFolder(tmp_path / "run").metrics()] == [(1, 9)] * 2
+
+
 def test_the_moving_average_is_what_is_kept(folder: Path, tmp_path: Path):
     train(tmp_path / "run", *distilled(folder), "--ema", 0.9)
     state = RunFolder(tmp_path / "run").load_state()
