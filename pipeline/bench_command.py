@@ -27,7 +27,8 @@ from stages.bench.detect import Predictor, Prepared
 from stages.bench.machine import this_machine
 from stages.bench.speed import DetectorParts, Schedule, SpeedReport, measure_detectors
 from stages.device import Precision, resolve_device, resolve_precision
-from stages.networks.spec import build_detector, own_spec
+from stages.networks.model import build_detector
+from stages.networks.spec import own_spec
 
 FRAMES = 16
 """Decoded frames that are timed in turn, so that no figure is that of one picture in the cache."""

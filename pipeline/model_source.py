@@ -10,8 +10,9 @@ from data.errors import RequestError
 from data.views import Resize
 from pipeline.run_folder import RunFolder
 from stages.networks.from_cfg import load_darknet
+from stages.networks.model import empty_detector, load_weights
 from stages.networks.network import Detector
-from stages.networks.spec import DetectorSpec, empty_detector, load_weights
+from stages.networks.spec import DetectorSpec
 
 MODEL_SUFFIX = ".safetensors"
 

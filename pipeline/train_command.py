@@ -20,8 +20,8 @@ from pipeline.training_set import TrainingSet, build_training_set
 from pipeline.validation import accuracy_validator, teacher_validator
 from stages.device import resolve_device
 from stages.networks.from_cfg import load_prefix
+from stages.networks.model import build_detector, save_detector
 from stages.networks.network import Detector
-from stages.networks.spec import build_detector, save_detector
 from stages.student.distillation_loss import DistillationConfig
 from stages.student.objective import ObjectiveConfig
 from stages.student.order import batches_per_epoch

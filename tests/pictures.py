@@ -9,8 +9,9 @@ import torch
 
 from data.views import Resize
 from stages.networks.cfg_layers import convolution_shapes, read_network
+from stages.networks.model import build_detector, save_detector
 from stages.networks.network import Detector
-from stages.networks.spec import DetectorSpec, build_detector, own_spec, save_detector
+from stages.networks.spec import DetectorSpec, own_spec
 from stages.networks.tiny_yolo import TinyYoloConfig
 from stages.networks.yolov2 import YoloV2Config
 from tests.reference_darknet import random_arrays, write_weights

@@ -13,9 +13,10 @@ import torch
 from data.images import read_picture
 from data.pictures import Picture, find_pictures
 from data.views import render, resize_view
+from stages.networks.model import build_detector
 from stages.networks.network import Detector
 from stages.networks.region import BOX_ENTRIES
-from stages.networks.spec import ModelConfig, build_detector, own_spec
+from stages.networks.spec import ModelConfig, own_spec
 from stages.networks.yolov2 import YoloV2Config
 
 CLASSES = ("RBC", "WBC", "Platelets", *(f"class {number}" for number in range(4, 21)))

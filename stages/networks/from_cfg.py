@@ -10,8 +10,9 @@ from data.darknet.cfg import read_names, read_text
 from data.darknet.weights import ConvolutionArrays, read_convolutions, read_leading_convolutions, read_weights
 from data.errors import RequestError
 from stages.networks.cfg_layers import convolution_shapes, leading_convolutions, read_network
+from stages.networks.model import empty_detector
 from stages.networks.network import ConvolutionBlock, Detector
-from stages.networks.spec import DarknetConfig, DetectorSpec, empty_detector
+from stages.networks.spec import DarknetConfig, DetectorSpec
 
 DARKNET_EPS = 1e-6
 

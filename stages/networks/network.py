@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,7 @@ from stages.networks.layers import (
     map_shapes,
 )
 from stages.networks.region import BOX_ENTRIES
-
-if TYPE_CHECKING:
-    from stages.networks.spec import DetectorSpec
+from stages.networks.spec import DetectorSpec
 
 NORM_EPS = 1e-6
 """With it torch's sqrt(var + eps) is Darknet's sqrt(var) + 1e-6 for every variance but those near zero; the reader of
@@ -78,11 +75,11 @@ class ConvolutionBlock(nn.Module):
 class Detector(nn.Module):
     """A detector of the YOLOv2 family: pictures in, the region head's raw output out.
 
-    Built by `stages.networks.spec.build_detector`, `load_detector` or `stages.networks.from_cfg.load_darknet`. The
+    Built by `stages.networks.model` or `stages.networks.from_cfg.load_darknet`. The
     last layer is the head. Taps are layer names; a convolution's tap is what leaves its activation.
     """
 
-    def __init__(self, spec: "DetectorSpec", layers: Sequence[Layer]) -> None:
+    def __init__(self, spec: DetectorSpec, layers: Sequence[Layer]) -> None:
         """RequestError if the layers are no network, or do not end in the channels that the spec's head needs."""
         super().__init__()
         self.spec = spec

@@ -16,7 +16,7 @@ from pipeline import bench_command
 from stages.bench.detect import Predictor
 from stages.bench.speed import Schedule
 from stages.bench.voc_ap import voc_average_precision
-from stages.networks.spec import load_detector
+from stages.networks.model import load_detector
 from tests.command_line import succeed
 from tests.pictures import (
     CLASSES,

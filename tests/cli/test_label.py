@@ -19,9 +19,9 @@ from data.views import render, resize_view
 from pipeline import label_plan
 from stages.label.fm_nms import feature_map_nms
 from stages.label.teacher import Teacher, TeacherOutput
+from stages.networks.model import load_detector
 from stages.networks.network import Detector
 from stages.networks.region import activate
-from stages.networks.spec import load_detector
 from tests.command_line import Outcome, distill, succeed
 from tests.pictures import CLASSES, SIDE, copy_pictures, damage, snapshot, write_darknet, write_teacher
 from tests.reference_fm_nms import slow_feature_map_nms

@@ -13,7 +13,7 @@ from PIL import Image
 from data.images import read_picture
 from pipeline import predict_command
 from stages.bench.detect import Predictor
-from stages.networks.spec import load_detector
+from stages.networks.model import load_detector
 from tests.command_line import distill, succeed
 from tests.pictures import CLASSES, SIDE, copy_pictures, damage, snapshot, write_darknet, write_teacher
 

@@ -13,7 +13,7 @@ import torch
 
 from data.store.reader import LabelStore
 from pipeline.run_folder import RunFolder
-from stages.networks.spec import load_detector
+from stages.networks.model import load_detector
 from stages.student import loader
 from stages.student.samples import Sample, TrainingPicture
 from tests.command_line import distill, run_python, succeed

@@ -9,7 +9,8 @@ from torch import nn
 
 from stages.bench.cost import network_cost
 from stages.networks.f_yolo import FYoloConfig
-from stages.networks.spec import build_detector, own_spec
+from stages.networks.model import build_detector
+from stages.networks.spec import own_spec
 
 
 def block(channels_in, channels_out, kernel):

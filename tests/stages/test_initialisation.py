@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from stages.networks.f_yolo import FYoloConfig
+from stages.networks.model import build_detector
 from stages.networks.region import activate
-from stages.networks.spec import OWN_MODELS, ModelConfig, build_detector, own_spec
+from stages.networks.spec import OWN_MODELS, ModelConfig, own_spec
 from stages.networks.tiny_yolo import TinyYoloConfig
 from stages.networks.yolov2 import YoloV2Config
 

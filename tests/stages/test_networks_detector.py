@@ -11,6 +11,7 @@ from data.errors import RequestError
 from stages.networks.f_yolo import FYoloConfig
 from stages.networks.fuse import fuse
 from stages.networks.layers import INPUT, Concatenation, Convolution, Layer, MaxPool, map_shapes, scaled
+from stages.networks.model import build_detector, load_detector, save_detector
 from stages.networks.network import Detector
 from stages.networks.spec import (
     OWN_MODELS,
@@ -19,12 +20,9 @@ from stages.networks.spec import (
     ModelConfig,
     TinyYoloConfig,
     YoloV2Config,
-    build_detector,
     default_anchors,
     detector_layers,
-    load_detector,
     own_spec,
-    save_detector,
 )
 from tests.reference_darknet import DETECTOR_CFG
 

@@ -10,8 +10,9 @@ from stages.networks.cfg_layers import convolution_shapes, leading_convolutions,
 from stages.networks.from_cfg import load_darknet, load_prefix
 from stages.networks.fuse import fuse
 from stages.networks.layers import Concatenation, Convolution, MaxPool, Reorg
+from stages.networks.model import build_detector
 from stages.networks.network import max_pool, reorg
-from stages.networks.spec import TinyYoloConfig, YoloV2Config, build_detector, detector_layers, own_spec
+from stages.networks.spec import TinyYoloConfig, YoloV2Config, detector_layers, own_spec
 from tests.reference_darknet import (
     DETECTOR_CFG,
     convolve_slowly,

@@ -7,9 +7,10 @@ import torch
 from data.errors import RequestError, WorkLeftError
 from data.store.schema import FmNmsAttributes
 from stages.label.teacher import Teacher, choose_classes
+from stages.networks.model import build_detector
 from stages.networks.network import Detector
 from stages.networks.region import activate
-from stages.networks.spec import build_detector, own_spec
+from stages.networks.spec import own_spec
 from stages.networks.yolov2 import YoloV2Config
 
 OFF = FmNmsAttributes("off", 3, 0.0)

@@ -5,7 +5,8 @@ import torch
 
 from data.errors import RequestError, WorkLeftError
 from stages.networks.f_yolo import FYoloConfig
-from stages.networks.spec import build_detector, own_spec
+from stages.networks.model import build_detector
+from stages.networks.spec import own_spec
 from stages.student.objective import ObjectiveConfig
 from stages.student.samples import Batch
 from stages.student.trainer import OptimiserConfig, Trainer
