@@ -313,6 +313,25 @@ def test_pictures_of_several_roots_keep_their_labels_apart(tmp_path: Path):
     np.testing.assert_array_equal(labels[1:3], labels[4:6])
 
 
+def test_what_was_left_to_auto_is_settled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever `auto` would come to on the day a store is finished, it is finished as it was begun."""
+    copy_pictures(tmp_path / "pictures", 5)
+    given = ("label", tmp_path / "pictures", "--teacher", write_teacher(tmp_path / "t.safetensors"))
+    store = tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(label_plan, "default_shard_size", lambda *_: 2)
+        patch.setattr(label_plan, "resolve_precision", lambda name, device: "float32")
+        succeed(*given, "--store", store, "--batch-size", 3)
+    expected = snapshot(store)
+    (store / ledger_file(1)).unlink()
+    monkeypatch.setattr(label_plan, "default_shard_size", lambda *_: 4)
+    torch.set_num_threads(2)
+    result = json.loads(succeed(*given, "--store", store, "--json").stdout)
+    assert (result["shards"], result["shards_now"], result["precision"]) == (3, 1, "float32")
+    assert snapshot(store) == expected
+    assert LabelStore.open(store).attributes.run.threads == 1
+
+
 def test_mixed_precision_says_nearly_the_same(folder: Path):
     teacher, store = folder / "teacher.safetensors", folder / "bfloat16"
     settings = [value if value != "float32" else "bfloat16" for value in SETTINGS]

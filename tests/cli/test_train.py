@@ -362,6 +362,19 @@ def best_epoch(run: Path) -> int:
     return int(load_checkpoint(run / "best.safetensors")[1]["epoch"])
 
 
+def test_objects_of_other_classes_are_left_out_only_when_asked(folder: Path, tmp_path: Path):
+    store, classes = tmp_path / "store", ("--classes", "WBC", "--classes", "RBC")
+    teacher = folder / "teacher.safetensors"
+    succeed("label", folder / "pictures", "--teacher", teacher, "--store", store, *LABEL, *classes)
+    data = ("--store", store, "--annotations", folder / "annotations", *lists(folder))
+    outcome = distill("train", "--run", tmp_path / "run", *STUDENT, *MACHINE, *data)
+    assert outcome.status == 2
+    assert "'Platelets', which is none of the 2 classes (WBC, RBC)" in outcome.error
+    result = train(tmp_path / "run", *data, "--drop-other-classes")
+    assert load_detector(tmp_path / "run/final.safetensors").classes == ("WBC", "RBC")
+    assert any("of other classes, left out" in note for note in result["notes"])
+
+
 def test_pictures_of_the_seeds_own_choice_are_held_out(
     folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]
 ):
