@@ -100,11 +100,17 @@ def model_config(request: TrainRequest) -> ModelConfig:
     return YoloV2Config(request.width)
 
 
+def _of_the_teacher(store: LabelStore, size: int) -> Anchors:
+    """The teacher's anchors, in cells of the student's grid: the same share of the picture at another input size."""
+    share = size / store.attributes.input.width
+    return tuple((width * share, height * share) for width, height in store.attributes.teacher.anchors)
+
+
 def _anchors(
     request: TrainRequest, stores: Sequence[LabelStore], training: TrainingSet, size: int, resize: Resize
 ) -> Anchors:
     if request.anchors == "auto":
-        return stores[0].attributes.teacher.anchors if stores else default_anchors(request.model)
+        return _of_the_teacher(stores[0], size) if stores else default_anchors(request.model)
     if request.anchors == "model":
         return default_anchors(request.model)
     if request.anchors != "kmeans":
