@@ -27,14 +27,17 @@ COUNT = 7
 KILLED_AT_EVERY_STEP = """
 import functools, os, signal, sys
 from pathlib import Path
-import torch
+from PIL import Image
 import pipeline.label, pipeline.label_command
 from cli.main import main
 from data.store.publish import publish_shard
+from pipeline.model_source import load_detector_source
 
 os.fsync = lambda descriptor: None  # a kill loses nothing that the kernel has
 sys.stderr = open(os.devnull, "w")
 folder, *arguments = sys.argv[1:]
+Image.init()
+load_detector_source(Path(arguments[2]))  # what it imports on the way need not be imported in every child
 step = 0
 while True:
     child = os.fork()
@@ -85,26 +88,28 @@ def inodes(store: Path) -> dict[str, int]:
     return {file: (store / file).stat().st_ino for file in [*files, "zarr.json", "manifest.jsonl"]}
 
 
-def complete(folder: Path, store: Path) -> None:
+def complete(store: Path, given: tuple[Any, ...], undisturbed: Path) -> None:
     """The same command again gives the undisturbed store, and leaves alone what was finished."""
     before = inodes(store)
-    succeed("label", "--store", store, *arguments(folder))
-    assert contents(store) == contents(folder / "store")
+    succeed("label", "--store", store, *given)
+    assert contents(store) == contents(undisturbed)
     assert {file: (store / file).stat().st_ino for file in before} == before
     assert not list((work_path(store) / "staging").iterdir())
     assert verify_store(store) == []
 
 
 def test_killed_at_every_step_of_the_protocol_the_same_command_completes_the_store(folder: Path, tmp_path: Path):
-    result = run_python(KILLED_AT_EVERY_STEP, tmp_path, *arguments(folder))
+    few = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS, "--limit", 5)
+    succeed("label", "--store", tmp_path / "undisturbed", *few)
+    result = run_python(KILLED_AT_EVERY_STEP, tmp_path, *few)
     assert result.returncode == 0, result.stderr
-    arrays, steps = len(LabelStore.open(folder / "store").array_names), int(result.stdout.splitlines()[-1])
+    arrays, steps = 5, int(result.stdout.splitlines()[-1])
     assert steps == 2 * arrays + 5  # every array twice; folder, record, two syncs, publishing
     finished = []
     for step in range(steps):
         store = tmp_path / str(step)
         finished.append(LabelStore.open(store).finished_shards())
-        complete(folder, store)
+        complete(store, few, tmp_path / "undisturbed")
     # shard 0 is whole in all of them, shard 1 only once its record is there
     assert finished == [[0]] * (2 * arrays + 3) + [[0, 1]] * 2
 
@@ -125,7 +130,7 @@ def test_killed_at_random_moments_the_same_command_completes_the_store(folder: P
         assert {file: (store / file).stat().st_ino for file in kept} == kept
         kept = inodes(store)
     assert killed > 0
-    complete(folder, store)
+    complete(store, arguments(folder), folder / "store")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -147,7 +152,7 @@ def test_a_warning_stops_at_a_safe_point_and_the_same_command_goes_on(
     assert outcome.error == "distill: interrupted: 2 of 3 shards are left. The same command goes on with them"
     assert len(batches) == 3
     assert LabelStore.open(store).finished_shards() == [0]
-    complete(folder, store)
+    complete(store, arguments(folder), folder / "store")
 
 
 def test_a_warning_after_the_last_batch_is_no_failure(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -203,7 +208,7 @@ def test_a_file_that_cannot_be_read_leaves_its_shard_and_says_which(
     assert "the same command" in outcome.error
     assert LabelStore.open(store).finished_shards() == [0]
     assert verify_store(store)[0].unfinished
-    complete(folder, store)
+    complete(store, arguments(folder), folder / "store")
 
 
 def test_a_picture_that_changed_under_an_unfinished_store_is_not_labelled(folder: Path, tmp_path: Path):
