@@ -203,7 +203,10 @@ def test_initial_weights_are_he_normal_and_repeat_with_the_seed() -> None:
     assert not torch.equal(weight, other.block("conv22").convolution.weight)
     head = one.block("conv23").convolution
     assert head.bias is not None
-    assert head.bias.abs().max() == 0
+    assert head.weight.std().item() == pytest.approx(0.1 * (2 / head.weight[0].numel()) ** 0.5, rel=0.02)
+    objectness = head.bias.reshape(5, -1)[:, 4]
+    assert objectness.sigmoid().tolist() == pytest.approx([0.1] * 5)
+    assert head.bias.abs().sum().item() == pytest.approx(objectness.abs().sum().item())
 
 
 SPECS = [own_spec(model, ("cat", "dog"), config) for model, config in NARROW.items()] + [
