@@ -117,6 +117,15 @@ def test_speed_and_cost_are_said_of_every_model(folder: Path, tmp_path: Path):
     assert "Accuracy" not in table
 
 
+def test_random_weights_have_no_accuracy(folder: Path, tmp_path: Path):
+    given = (folder / "student.safetensors", "--images", folder / "pictures", "--annotations", folder / "annotations")
+    result, table = bench(folder, *given, "--against", "tiny-yolo", "--input-size", 64, json_file=tmp_path / "b.json")
+    trained, random = result["models"]
+    assert trained["voc"] is not None
+    assert (random["voc"], random["coco"]) == (None, None)
+    assert next(line for line in table.splitlines() if "random weights" in line).count("–") == 3
+
+
 def test_a_list_chooses_and_what_it_names_in_vain_is_said(folder: Path, tmp_path: Path):
     given = (folder / "student.safetensors", "--images", folder / "pictures", "--annotations", folder / "annotations")
     result, table = bench(folder, *given, "--list", folder / "test.txt", json_file=tmp_path / "bench.json")

@@ -1,5 +1,6 @@
 """`distill train`: who is trained on what, and what a run leaves behind."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -11,11 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from data.checkpoint import load_checkpoint
+from data.images import decode
 from data.store.reader import LabelStore
+from data.views import render, resize_view
+from pipeline import train_command
+from pipeline.fit import Validator
 from pipeline.run_folder import RunFolder
 from stages.networks.model import load_detector
+from stages.networks.network import Detector
 from stages.student import loader
+from stages.student.distillation_loss import DistillationConfig
+from stages.student.objective import ObjectiveConfig
 from stages.student.samples import Sample, TrainingPicture
+from stages.student.trainer import OptimiserConfig, Trainer
 from tests.command_line import distill, run_python, succeed
 from tests.pictures import (
     CLASSES,
@@ -234,10 +244,100 @@ def without_seconds(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in RunFolder(run).metrics()]
 
 
-def test_the_seed_changes_what_is_learnt(folder: Path, tmp_path: Path):
-    train(tmp_path / "0", *distilled(folder))
-    train(tmp_path / "1", *distilled(folder), "--seed", 1)
-    assert (tmp_path / "0/final.safetensors").read_bytes() != (tmp_path / "1/final.safetensors").read_bytes()
+def test_the_seed_decides_the_start_and_every_view(
+    folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]
+):
+    """With a learning rate of 0 the weights stay as they were drawn; one epoch shows every picture once."""
+    still = ("--learning-rate", 0, "--epochs", 1, "--batch-size", 9)
+    drawn, views = [], []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, *distilled(folder), *still, "--seed", seed)
+        weights = load_detector(tmp_path / name / "final.safetensors").convolutions()
+        drawn.append(torch.cat([block.convolution.weight.detach().flatten() for _, block in weights]))
+        views.append({item.key: sample.picture for item, sample in seen})
+        seen.clear()
+    assert torch.equal(drawn[0], drawn[1])
+    assert (drawn[0] == drawn[2]).float().mean() < 0.01
+    for key, picture in views[0].items():
+        np.testing.assert_array_equal(picture, views[1][key])
+        assert (picture != views[2][key]).any()
+
+
+def test_the_losses_and_the_optimiser_are_those_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    class Spy(Trainer):
+        def __init__(self, detector: Any, losses: Any, config: Any, **named: Any) -> None:
+            made.append((losses, config))
+            super().__init__(detector, losses, config, **named)
+
+    monkeypatch.setattr(train_command, "Trainer", Spy)
+    short = ("--epochs", 1)
+    train(tmp_path / "plain", *distilled(folder), *short)
+    flags = ("--momentum", 0.5, "--weight-decay", 0.25, "--clip-norm", 3, "--ema", 0.75)
+    terms = ("--distillation-weight", 0.5, "--no-objectness-scaling", "--no-distill-class")
+    train(tmp_path / "asked", *distilled(folder), *short, *flags, *terms)
+    assert made == [
+        (ObjectiveConfig(), OptimiserConfig()),
+        (
+            ObjectiveConfig(distillation=DistillationConfig(weight=0.5, objectness_scaling=False, classes=False)),
+            OptimiserConfig(momentum=0.5, weight_decay=0.25, clip_norm=3.0, ema_decay=0.75),
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("augment", "moved", "recoloured"), [("none", 0, 0), ("photometric", 0, 9), ("full", 9, 9)])
+def test_augmentation_is_as_strong_as_asked(
+    folder: Path,
+    tmp_path: Path,
+    seen: list[tuple[TrainingPicture, Sample]],
+    augment: str,
+    moved: int,
+    recoloured: int,
+):
+    once = ("--epochs", 1, "--batch-size", 9, "--no-flip", "--augment", augment)
+    train(tmp_path / "run", *distilled(folder), *once)
+    places, colours = [], []
+    for item, sample in seen:
+        pixels = decode(item.path.read_bytes())
+        plain = render(pixels, resize_view("letterbox", *pixels.shape[:2], SIDE, SIDE))
+        grey = (plain == 0.5).all(axis=0)
+        # the grey of a letterbox stays where it is unless the picture moves; colours are distorted in it too
+        margin = sample.picture[:, grey]
+        places.append(bool((margin != margin[:, :1]).any()))
+        colours.append(bool((sample.picture != plain).any()))
+    assert len(seen) == 9
+    assert (sum(places) > 4) == bool(moved)
+    assert sum(colours) == recoloured
+
+
+def test_flips_can_be_switched_off(folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]):
+    mirrored = []
+    for name, flag in (("with", "--flip"), ("without", "--no-flip")):
+        still = ("--epochs", 3, "--batch-size", 9, "--augment", "photometric", flag)
+        train(tmp_path / name, *distilled(folder), *still)
+        store = LabelStore.open(folder / "store")
+        rows = [store.manifest.keys.index(item.key) for item, _ in seen]
+        stored = [store.read_rows("soft_labels", row, row + 1)[0] for row in rows]
+        mirrored.append(sum((sample.teacher != s).any() for (_, sample), s in zip(seen, stored, strict=True)))
+        seen.clear()
+    assert 5 < mirrored[0] < 22
+    assert mirrored[1] == 0
+
+
+def test_a_share_of_labelled_pictures_is_kept_in_every_batch(folder: Path, tmp_path: Path):
+    train(tmp_path / "run", *distilled(folder), "--labelled-share", 0.3, "--batch-size", 3, "--epochs", 3)
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert [(row["batches"], row["labelled"], row["with_teacher"]) for row in rows] == [(3, 3, 9)] * 3
+
+
+def test_the_last_epoch_is_always_validated(folder: Path, tmp_path: Path):
+    result = train(tmp_path / "run", *distilled(folder), "--validate-every", 2, "--epochs", 3)
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert ["validation/ap50_voc07" in row for row in rows] == [False, True, True]
+    assert result["best"] == max(row["validation/ap50_voc07"] for row in rows[1:])
 
 
 def test_a_changed_picture_is_masked_and_counted(
@@ -343,6 +443,43 @@ def test_each_distillation_term_has_a_switch(folder: Path, tmp_path: Path):
         assert {n.partition("/")[2] for n in row if n.startswith("distillation/")} == TERMS - {term}
 
 
+def test_judging_leaves_the_training_alone(folder: Path, tmp_path: Path):
+    """Batch norm must not learn from what is held out, and no random number may be drawn for it."""
+    by_teacher = ("--store", folder / "store", "--val-list", folder / "val.txt")
+    for name, data in (("precision", distilled(folder)), ("teacher", by_teacher)):
+        often, once = tmp_path / f"{name} often", tmp_path / f"{name} once"
+        train(often, *data, "--validate-every", 1, "--epochs", 3)
+        train(once, *data, "--validate-every", 3, "--epochs", 3)
+        assert (often / "final.safetensors").read_bytes() == (once / "final.safetensors").read_bytes()
+        shown, last = without_seconds(often)[-1], without_seconds(once)[-1]
+        assert shown == last
+
+
+def test_held_out_pictures_are_judged_as_the_teacher_saw_them(
+    folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]
+):
+    train(tmp_path / "run", "--store", folder / "store", "--val-list", folder / "val.txt")
+    store = LabelStore.open(folder / "store")
+    judged = [(item.key, sample) for item, sample in seen if Path(item.key).stem in stems(8)[6:]]
+    assert len(judged) == 2 * 2
+    for key, sample in judged:
+        row = store.manifest.keys.index(key)
+        np.testing.assert_array_equal(sample.teacher, store.read_rows("soft_labels", row, row + 1)[0])
+
+
+def test_the_stores_geometry_is_the_students_unless_said_otherwise(folder: Path, tmp_path: Path):
+    teacher = write_teacher(tmp_path / "stretched.safetensors", side=64, resize="stretch")
+    store = tmp_path / "store"
+    succeed("label", folder / "pictures", "--teacher", teacher, "--store", store, *LABEL)
+    data = ("--store", store, "--annotations", folder / "annotations", *lists(folder), "--epochs", 1)
+    for name, flags, expected in (
+        ("own", (), {"height": 64, "width": 64, "resize": "stretch"}),
+        ("other", ("--input-size", 96, "--resize", "letterbox"), {"height": 96, "width": 96, "resize": "letterbox"}),
+    ):
+        train(tmp_path / name, *data, *flags)
+        assert load_checkpoint(tmp_path / name / "final.safetensors")[1]["input"] == expected
+
+
 def test_a_store_and_no_annotations_trains_by_the_teacher_alone(folder: Path, tmp_path: Path):
     result = train(tmp_path / "run", "--store", folder / "store", "--val-list", folder / "val.txt", "--epochs", 3)
     rows = RunFolder(tmp_path / "run").metrics()
@@ -357,8 +494,6 @@ def test_a_store_and_no_annotations_trains_by_the_teacher_alone(folder: Path, tm
 
 
 def best_epoch(run: Path) -> int:
-    from data.checkpoint import load_checkpoint
-
     return int(load_checkpoint(run / "best.safetensors")[1]["epoch"])
 
 
@@ -415,6 +550,8 @@ def test_a_run_without_a_store_is_a_teacher_as_it_stands(folder: Path, tmp_path:
     succeed("label", folder / "pictures", "--teacher", run, "--store", store, *LABEL)
     attributes = LabelStore.open(store).attributes
     assert (attributes.teacher.name, attributes.teacher.classes) == ("teacher", CLASSES)
+    best = hashlib.sha256((run / "best.safetensors").read_bytes()).hexdigest()
+    assert attributes.teacher.weights_sha256 == best
     assert (attributes.input.height, attributes.input.resize) == (SIDE, "stretch")
     succeed("verify", store, "--teacher", run)
     result = train(tmp_path / "student", "--store", store, "--annotations", folder / "annotations", *lists(folder))
@@ -487,14 +624,24 @@ def test_a_batch_larger_than_the_set_is_one_batch(folder: Path, tmp_path: Path):
     assert [(row["batches"], row["pictures"]) for row in RunFolder(tmp_path / "run").metrics()] == [(1, 9)] * 2
 
 
-def test_the_moving_average_is_what_is_kept(folder: Path, tmp_path: Path):
+def test_the_moving_average_is_what_is_judged_and_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    judged = []
+
+    def measure(detector: Detector) -> dict[str, float]:
+        judged.append({name: value.clone() for name, value in detector.state_dict().items()})
+        return {"validation/ap50_voc07": float(len(judged))}
+
+    judge = Validator("later is better", measure, lambda measures: measures["validation/ap50_voc07"])
+    monkeypatch.setattr(train_command, "accuracy_validator", lambda *given, **named: judge)
     train(tmp_path / "run", *distilled(folder), "--ema", 0.9)
     state = RunFolder(tmp_path / "run").load_state()
     assert state is not None
-    kept = load_detector(tmp_path / "run/final.safetensors").state_dict()
-    for name, value in kept.items():
-        assert torch.equal(value, state[0][f"ema.average.{name}"])
-    assert any(not torch.equal(value, state[0][f"model.{name}"]) for name, value in kept.items())
+    for kept in ("final", "best"):
+        weights = load_detector(tmp_path / f"run/{kept}.safetensors").state_dict()
+        assert any(not torch.equal(value, state[0][f"model.{name}"]) for name, value in weights.items())
+        for name, value in weights.items():
+            assert torch.equal(value, state[0][f"ema.average.{name}"])
+            assert torch.equal(value, judged[-1][name])
 
 
 def test_multi_scale_draws_inputs_of_several_sizes(
