@@ -20,7 +20,8 @@ help:
 	@touch $@
 
 demo: .venv/.installed
-	$(BIN)/distill demo
+	rm -rf demo-output
+	$(BIN)/distill demo --out demo-output
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -q -m "not slow" --durations=10
