@@ -1,8 +1,8 @@
 """Help at once: nothing heavy is imported to print it."""
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -51,16 +51,17 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]):
 
 
 def test_help_comes_at_once():
-    """Under 0.3 s as the best of several; most of it is the interpreter and typer."""
+    """Under 0.3 s, as the best of several. Of the processor's time: that is the user's too where nothing else runs, and
+    a busy machine changes it little."""
     command = [sys.executable, "-c", "from cli.main import main; main()", "--help"]
     best = float("inf")
-    for _ in range(12):
-        began = time.perf_counter()
-        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, check=True)
-        best = min(best, time.perf_counter() - began)
-        if best < 0.3:
-            break
-    assert best < 0.3
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        best = min(best, usage.ru_utime + usage.ru_stime)
+    assert 0 < best < 0.3
 
 
 def test_without_arguments_help_is_shown_and_nothing_done():
