@@ -127,8 +127,8 @@ def every_part(arguments: argparse.Namespace, work: Path) -> Mapping[str, Part]:
             "Training",
             f"Batches as `train` makes them (decoding every picture every time, full augmentation, soft labels moved "
             f"along) and the step. F-YOLO of {scene.width:g} of its width at {scene.input_size}, batch "
-            f"{scene.train_batch}, {scene.train_batches} batches a turn, {turns} (twice as many against training without "
-            f"distillation); in the loop {network} and FM-NMS; {best}.",
+            f"{scene.train_batch}, {scene.train_batches} batches a turn, {turns} (twice as many against training "
+            f"without distillation); in the loop {network} and FM-NMS; {best}.",
             partial(measure_training, scene, precisions),
         ),
         "memory": Part(
