@@ -30,6 +30,10 @@ from stages.networks.region import BOX_ENTRIES, decode_boxes, encode_boxes
 PAIRS_AT_ONCE = 1 << 18
 """Slot-truth pairs compared in one go: the temporaries, 1 MiB each in float32, stay in a core's cache."""
 
+LARGEST_LOG_SIZE = 10.0
+"""Raw w and h are held within ± this where only an overlap is asked for: a box 22,000 times its anchor overlaps nothing
+either, and infinity times zero, where the one overflows and the other vanishes, would be no number."""
+
 
 @dataclass(frozen=True, slots=True)
 class RegionLossConfig:
@@ -99,7 +103,8 @@ def region_loss(
     with torch.no_grad():
         target_BT = torch.ones_like(raw_BTE[..., 4])
         if config.rescore:
-            target_BT = _iou(decode_boxes(xywh_BT4, *place), boxes_BT4)
+            wh_BT2 = xywh_BT4[..., 2:].clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
+            target_BT = _iou(decode_boxes(torch.cat([xywh_BT4[..., :2], wh_BT2], dim=-1), *place), boxes_BT4)
     object_BT = 0.5 * config.object_scale * (target_BT - raw_BTE[..., 4].sigmoid()).square()
     scale_BT = config.coord_scale * box_scale(boxes_BT4[..., 2], boxes_BT4[..., 3])
     box_BT = 0.5 * scale_BT * (encode_boxes(boxes_BT4, *place) - xywh_BT4).square().sum(-1)
@@ -163,8 +168,9 @@ def _gather_slots(raw_BAEHW: Tensor, anchor_BT: Tensor, cell_BT: Tensor) -> Tens
 
 
 def _decode_all(xy_BA2HW: Tensor, wh_BA2HW: Tensor, anchors_A2: Tensor) -> Tensor:
-    """Every slot's box: [B, S, 4] cxcywh relative, S = A·H·W in the order anchor, row, column."""
+    """Every slot's box, to compare: [B, S, 4] cxcywh relative, S = A·H·W in the order anchor, row, column."""
     rows, columns = xy_BA2HW.shape[-2:]
+    wh_BA2HW = wh_BA2HW.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
     boxes_BAHW4 = decode_boxes(
         torch.cat([xy_BA2HW.sigmoid(), wh_BA2HW], dim=2).movedim(2, -1),
         torch.arange(columns, device=xy_BA2HW.device),

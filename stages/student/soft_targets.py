@@ -74,7 +74,7 @@ def project_soft_labels(
     cxcywh, shown = place_boxes(boxes, student_view, picture_height, picture_width)
     slots, entries, cxcywh = slots[shown], entries[shown], cxcywh[shown]
 
-    target_slots, xywh = _encode(cxcywh, student_grid)
+    target_slots, xywh = assign_slots(cxcywh, student_grid)
     winner = _winners(slots, entries[:, _OBJECTNESS], teacher_grid, target_slots, student_grid)
     target_entries = np.concatenate([xywh[winner], entries[winner, _OBJECTNESS:]], axis=1)
     return SoftTarget(
@@ -112,7 +112,7 @@ def _decode(slots: NDArray[np.integer], entries: NDArray[np.floating], grid: Gri
     return np.asarray(cxcywh_to_xyxy(cxcywh.numpy()) * np.array([view.width, view.height] * 2), np.float64)
 
 
-def _encode(cxcywh: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def assign_slots(cxcywh: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Boxes, relative to the input, to the slots a ground truth would take [n, 3] and their x, y, w, h [n, 4]."""
     anchors = np.array(grid.anchors, np.float64)
     cells = np.array([grid.width, grid.height])

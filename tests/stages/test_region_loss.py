@@ -218,6 +218,26 @@ def test_many_truths_are_compared_piece_by_piece(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(no_object(), whole)
 
 
+@pytest.mark.parametrize(("width", "height"), [(200.0, -200.0), (-200.0, 200.0), (200.0, 200.0), (-200.0, -200.0)])
+def test_a_box_whose_size_overflowed_overlaps_nothing_and_is_pulled_back(width: float, height: float) -> None:
+    """exp(200) is infinite in float32, and infinity times a height of 0 is no number: such a step ended trainings."""
+    raw = torch.zeros(1, len(ANCHORS) * (5 + CLASSES), 4, 5)
+    raw.view(1, len(ANCHORS), 5 + CLASSES, 4, 5)[:, :, 2] = width
+    raw.view(1, len(ANCHORS), 5 + CLASSES, 4, 5)[:, :, 3] = height
+    raw.requires_grad_()
+    boxes_BT4, labels_BT = padded([[((0.5, 0.5, 0.3, 0.4), 1)]])
+    terms = region_loss(
+        raw, boxes_BT4, labels_BT, all_labelled(1), ANCHORS_A2.float(), RegionLossConfig(), prior_box=True
+    )
+    assert all(term.isfinite() for term in terms.values())
+    assert float(terms["object"].detach()) == pytest.approx(
+        0.5 * 5 * 0.5**2, rel=1e-3
+    )  # an IoU of 0 against an objectness of σ(0)
+    (gradient,) = torch.autograd.grad(sum(terms.values()), raw)
+    assert gradient.isfinite().all()
+    assert gradient.view(1, len(ANCHORS), 5 + CLASSES, 4, 5)[:, :, 2:4].abs().max() > 100
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     rng = np.random.default_rng(17)
     truths = padded([random_truths(rng, 3)])
