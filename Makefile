@@ -1,8 +1,9 @@
 # Every target makes or updates .venv by itself; nothing is installed outside it.
 PYTHON ?= python3
 BIN := .venv/bin
+PROFILE ?= cpu
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench results clean
 
 help:
 	@echo "make demo       label, train, bench on the photographs in the repository (minutes)"
@@ -10,6 +11,7 @@ help:
 	@echo "make test-slow  the slow ones too"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make bench      the measurements of docs/benchmarks.md (long)"
+	@echo "make results    the ablation of docs/results.md (hours; PROFILE=gpu on a GPU, else cpu; DATA=FOLDER)"
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +39,9 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/cpu.py
+
+results: .venv/.installed
+	$(BIN)/python benchmarks/results.py --profile $(PROFILE) $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf .venv build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,15 +1,21 @@
 """Everything that wants a GPU, in one command that can be broken off and repeated; most valuable first.
 
     python benchmarks/gpu.py [--budget SECONDS] [--only PART]… [--out FOLDER] [--device cuda] [--quick]
+                             [--ablation-data FOLDER]
 
 Runs from a checkout, with the packages of pyproject.toml but without installing the project. Each part leaves
 FOLDER/PART.json; a part whose file is there is not measured again. With a budget no part is begun that is not expected
-to end within it. A part that fails is reported, and the next one begins.
+to end within it. A part that fails is reported, and the next one begins. With --ablation-data (carla/ and bccd/) what is
+left of the budget goes to benchmarks/results.py, which leaves results-gpu.json and results.md in FOLDER and goes on from
+docs/results-gpu.json.
 """
 
 import argparse
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
@@ -55,6 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--data", type=Path, default=ROOT / "demo", help="folder with bccd/")
     parser.add_argument("--quick", action="store_true", help="tiny networks and few pictures: tries the code only")
+    parser.add_argument("--ablation-data", type=Path, help="pictures of the ablation, which is then run too")
     arguments = parser.parse_args()
     unknown = set(arguments.only or ()) - PARTS.keys()
     if unknown:
@@ -83,8 +90,24 @@ def main() -> None:
                     continue
                 keep(file, machine, result)
                 show(name, result)
+    if arguments.ablation_data is not None:
+        left = None if arguments.budget is None else arguments.budget - (time.monotonic() - began)
+        if not run_ablation(arguments.ablation_data, arguments.out, left, "quick" if arguments.quick else "gpu"):
+            failed.append("ablation")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def run_ablation(data: Path, out: Path, seconds: float | None, profile: str) -> bool:
+    """benchmarks/results.py in a process of its own, as far as the time goes; whether it succeeded."""
+    known = ROOT / "docs" / f"results-{profile}.json"
+    if known.exists() and not (out / known.name).exists():
+        shutil.copyfile(known, out / known.name)
+    command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), "--profile", profile]
+    command += ["--data", str(data), "--out", str(out)]
+    if seconds is not None:
+        command += ["--budget", f"{max(0.0, seconds):.0f}"]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def make_scene(device: torch.device, data: Path, work: Path, *, quick: bool) -> Scene:

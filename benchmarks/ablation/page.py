@@ -1,0 +1,186 @@
+"""docs/results.md and its figures, from the ledgers; no number in it was typed in."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.experiments import Ablation, Row, Table
+from ablation.figures import draw_curves, draw_unlabelled
+from ablation.ledger import Ledger
+from ablation.profile import Profile
+from ablation.valid import settled
+
+MINUTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """What was measured in one profile, and what there is to measure."""
+
+    profile: Profile
+    ledger: Ledger
+    ablation: Ablation
+
+
+CURVES = {
+    "student alone": "carla/alone/seed-0",
+    "full, labelled only": "carla/full-0/seed-0",
+    "full, and all unlabelled pictures": "carla/full/seed-0",
+}
+
+HEAD = """# Ablation
+
+Written by `make results` (`python benchmarks/results.py`); nothing here was typed in. Figures are VOC07 AP50 in % on
+test pictures that neither teacher nor student has seen, of the epoch that validated best; ± is the standard deviation
+over seeds, of the difference seed by seed where there is a difference."""
+
+INTRODUCTION = """## Profile {profile.name}
+
+{done} of {tasks} tasks are done. Machine: {machine}.
+
+Students: F-YOLO at {profile.student_width:g} of its width, {profile.steps} steps of {profile.batch_size} pictures;
+teachers: YOLOv2 at {profile.teacher_width:g} of its width, {profile.teacher_steps} steps; input {profile.input_size},
+stretched; {profile.jobs} trainings at once of {profile.threads} threads.{reduced}"""
+
+REDUCED = """ **Reduced** in input and width to what a CPU can do; the full form is
+`make results PROFILE=gpu`."""
+
+DATA = """**carla**: {carla[labelled]} annotated and {carla[unlabelled]} unlabelled training pictures,
+{carla[validation]} to validate on, {carla[test]} to test on, {carla[left out]} left out in the gaps between them. Split
+by contiguous blocks of the drives: {twins:.1%} of the test pictures have a near-twin in training (a place passed
+twice); a random split would have {at_random:.1%}. **bccd**: {bccd[labelled]} annotated and {bccd[unlabelled]}
+unlabelled, {bccd[validation]} to validate on, {bccd[test]} to test on."""
+
+COST = """### Cost
+
+Minutes to label once ({label:.0f} s, measured) and train k students of {pictures} pictures from the store, against k
+trainings with the teacher in the loop: {store:.1f} against {loop:.1f} pictures per second, measured in turn; meanwhile
+other processes had {others:.1%} of the cores' time.
+
+| students | label once, then train | teacher in the loop | ratio |
+|---|---|---|---|"""
+
+COMMANDS = """### Commands
+
+Run in the work folder; paths are below it.
+
+| task | command | seconds |
+|---|---|---|"""
+
+TEACHERS = """### The teachers themselves
+
+| carla | AP50 | validation | trained in |
+|---|---|---|---|"""
+
+
+def write_page(file: Path, chapters: Sequence[Chapter]) -> None:
+    """results.md and, beside it, its figures: a chapter for each profile that has results."""
+    parts = [HEAD, *(_chapter(file.parent, chapter) for chapter in chapters if chapter.ledger.results)]
+    file.write_text("\n\n".join(parts) + "\n")
+
+
+def _chapter(out: Path, chapter: Chapter) -> str:
+    """Runs of an earlier teacher, or of another command than would be run now, are left out."""
+    profile, ledger, ablation = chapter.profile, chapter.ledger, chapter.ablation
+    results = {name: ledger.results[name] for name in settled(ablation.tasks, ledger)}
+    parts = [_introduction(ledger, profile, len(results), len(ablation.tasks)), _data(ledger)]
+    curves = {label: results[name]["curve"] for label, name in CURVES.items() if name in results}
+    if curves:
+        draw_curves(curves, out / f"results-{profile.name}-curves.png")
+        parts.append(f"![Validation AP50 by optimiser step](results-{profile.name}-curves.png)")
+    for table in ablation.tables:
+        if any(name in results for row in table.rows for name in row.tasks):
+            parts.append(_table(table, results))
+    unlabelled = next(table for table in ablation.tables if table.key == "unlabelled")
+    points = {row.label: found for row in unlabelled.rows if (found := _figures(row, results))}
+    if len(points) == len(unlabelled.rows):
+        draw_unlabelled(points, out / f"results-{profile.name}-unlabelled.png")
+        parts.append(f"![AP50 by share of unlabelled pictures](results-{profile.name}-unlabelled.png)")
+    parts += [_teachers(results), _cost(results, ledger), _commands(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _introduction(ledger: Ledger, profile: Profile, done: int, tasks: int) -> str:
+    return INTRODUCTION.format(
+        profile=profile,
+        machine=ledger.machine,
+        done=done,
+        tasks=tasks,
+        reduced="" if profile.name == "gpu" else REDUCED,
+    )
+
+
+def _data(ledger: Ledger) -> str:
+    pools = ledger.facts["pools"]
+    twins, at_random = pools["carla"]["twins"], pools["carla"]["twins of a random split"]
+    return DATA.format(carla=pools["carla"], bccd=pools["bccd"], twins=twins, at_random=at_random)
+
+
+def _table(table: Table, results: Mapping[str, Any]) -> str:
+    return f"### {table.title}\n\n{table.note}\n\n{_rows(table, results)}"
+
+
+def _rows(table: Table, results: Mapping[str, Any]) -> str:
+    base = _figures(next(row for row in table.rows if row.label == table.base), results)
+    lines = [f"| | AP50 | against “{table.base}” | seeds | validation | the paper |", "|---|---|---|---|---|---|"]
+    for row in table.rows:
+        found = _figures(row, results)
+        if not found:
+            lines.append(f"| {row.label} | not run yet | | | | {row.paper} |")
+            continue
+        validation = statistics.mean(100 * results[name]["validation"] for name in row.tasks if name in results)
+        difference = "" if row.label == table.base or not base else _difference(found, base)
+        lines.append(f"| {row.label} | {_mean(found)} | {difference} | {len(found)} | {validation:.1f} | {row.paper} |")
+    return "\n".join(lines)
+
+
+def _figures(row: Row, results: Mapping[str, Any]) -> list[float]:
+    """Test AP50 in %, by seed."""
+    return [100 * results[name]["test"]["ap50"] for name in row.tasks if name in results]
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def _difference(values: Sequence[float], base: Sequence[float]) -> str:
+    """Seed by seed where both have them: what the seeds share cancels out."""
+    pairs = [one - other for one, other in zip(values, base, strict=False)]
+    spread = f" ± {statistics.stdev(pairs):.1f}" if len(pairs) > 1 else ""
+    return f"{statistics.mean(pairs):+.1f}{spread}"
+
+
+def _teachers(results: Mapping[str, Any]) -> str:
+    lines = [
+        f"| {name.removeprefix('carla/teacher-')} | {100 * result['test']['ap50']:.1f} | "
+        f"{100 * result['validation']:.1f} | {result['seconds'] / MINUTE:.0f} min |"
+        for name, result in results.items()
+        if result["kind"] == "teacher"
+    ]
+    return "\n".join([TEACHERS, *lines]) if lines else ""
+
+
+def _cost(results: Mapping[str, Any], ledger: Ledger) -> str:
+    speed = ledger.facts.get("cost")
+    store, student = results.get("carla/store"), results.get("carla/full/seed-0")
+    if not (speed and store and student):
+        return ""
+    label, pictures = store["seconds"], student["pictures"]
+    once, loop = pictures / speed["store"], pictures / speed["loop"]
+    lines = [
+        f"| {k} | {(label + k * once) / MINUTE:.1f} | {k * loop / MINUTE:.1f} | {k * loop / (label + k * once):.2f} |"
+        for k in (1, 2, 5, 10)
+    ]
+    return "\n".join([COST.format(label=label, pictures=pictures, **speed), *lines])
+
+
+def _commands(results: Mapping[str, Any]) -> str:
+    lines = [
+        f"| {name} | `distill {' '.join(result['command'])}` | {result['seconds']:.0f} |"
+        for name, result in sorted(results.items())
+        if result["kind"] in ("teacher", "store", "student")
+    ]
+    return "\n".join([COMMANDS, *lines]) if lines else ""

@@ -1,0 +1,114 @@
+"""The pictures of the ablation, laid out as `distill` reads them: one folder per use, one annotation folder, lists."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablation.drives import TWIN_DIFFERENCE, Shares, nearest, split_at_random, split_drives
+from data.annotations import read_annotations
+from data.splits import read_list
+
+UNLABELLED_SHARES = (25, 50, 100)
+BCCD_ANNOTATED = 51
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A data set made ready. images: to label and train on. test_images: seen by nobody but the evaluation.
+
+    annotations: of all pictures. known: of those alone that a student may know (labelled and validation). names: of the
+    classes. lists: files of stems by name: labelled, validation, test, unlabelled-25 …. facts: for the page.
+    """
+
+    name: str
+    images: Path
+    test_images: Path
+    annotations: Path
+    known: Path
+    names: Path
+    lists: dict[str, Path]
+    facts: dict[str, Any]
+
+    def count(self, *names: str) -> int:
+        """Pictures on these lists."""
+        return sum(len(self.lists[name].read_text().split()) for name in names)
+
+
+def make_carla(source: Path, folder: Path) -> Pool:
+    """All pictures of both parts of the data set, split anew by drives (ablation/drives.py)."""
+    files = {path.stem: path for part in ("train", "test") for path in (source / part / "JPEGImages").glob("*.jpg")}
+    split = split_drives(list(files), Shares())
+    training = split.labelled + split.unlabelled
+    twins = nearest(split.test, training, files)
+    random_training, random_test = split_at_random(list(files), len(split.test), seed=0)
+    random_twins = nearest(random_test, random_training, files)
+    facts = {
+        "labelled": len(split.labelled),
+        "unlabelled": len(split.unlabelled),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "left out": len(split.left_out),
+        "twins": _twin_rate(twins),
+        "twins of a random split": _twin_rate(random_twins),
+    }
+    written = {path.stem: path for part in ("train", "test") for path in (source / part / "Annotations").glob("*.xml")}
+    parts = {"labelled": split.labelled, "validation": split.validation, "test": split.test}
+    return _pool("carla", folder, files, written, parts, split.unlabelled, facts)
+
+
+def make_bccd(source: Path, folder: Path) -> Pool:
+    """The data set's own lists; a quarter of its training pictures keep their annotation, chosen by digest."""
+    lists = {name: read_list(source / "ImageSets" / "Main" / f"{name}.txt") for name in ("train", "val", "test")}
+    files = {path.stem: path for path in (source / "JPEGImages").glob("*.jpg")}
+    shuffled = sorted(lists["train"], key=lambda stem: hashlib.sha256(stem.encode()).digest())
+    labelled, unlabelled = shuffled[:BCCD_ANNOTATED], shuffled[BCCD_ANNOTATED:]
+    facts = {
+        "labelled": len(labelled),
+        "unlabelled": len(unlabelled),
+        "validation": len(lists["val"]),
+        "test": len(lists["test"]),
+    }
+    written = {path.stem: path for path in (source / "Annotations").glob("*.xml")}
+    parts = {"labelled": labelled, "validation": lists["val"], "test": lists["test"]}
+    return _pool("bccd", folder, files, written, parts, unlabelled, facts)
+
+
+def _pool(
+    name: str,
+    folder: Path,
+    files: Mapping[str, Path],
+    written: Mapping[str, Path],
+    parts: Mapping[str, Sequence[str]],
+    unlabelled: Sequence[str],
+    facts: dict[str, Any],
+) -> Pool:
+    # nested, so that more unlabelled pictures only ever adds some
+    shuffled = sorted(unlabelled, key=lambda stem: hashlib.sha256(stem.encode()).digest())
+    series = {f"unlabelled-{share}": shuffled[: round(len(shuffled) * share / 100)] for share in UNLABELLED_SHARES}
+    lists = {}
+    (folder / "lists").mkdir(parents=True, exist_ok=True)
+    for part, stems in {**parts, **series}.items():
+        lists[part] = folder / "lists" / f"{part}.txt"
+        lists[part].write_text("".join(f"{stem}\n" for stem in stems))
+    _copy(files, [*parts["labelled"], *unlabelled, *parts["validation"]], folder / "training")
+    _copy(files, parts["test"], folder / "test")
+    _copy(written, list(written), folder / "annotations")
+    _copy(written, [*parts["labelled"], *parts["validation"]], folder / "known")
+    names = folder / "names.txt"
+    names.write_text("".join(f"{each}\n" for each in read_annotations(folder / "annotations").classes))
+    return Pool(
+        name, folder / "training", folder / "test", folder / "annotations", folder / "known", names, lists, facts
+    )
+
+
+def _copy(files: Mapping[str, Path], stems: Sequence[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        shutil.copyfile(files[stem], folder / files[stem].name)
+
+
+def _twin_rate(found: Sequence[tuple[float, str, str]]) -> float:
+    return sum(difference < TWIN_DIFFERENCE for difference, _, _ in found) / len(found)
