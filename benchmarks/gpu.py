@@ -5,9 +5,9 @@
 
 Runs from a checkout, with the packages of pyproject.toml but without installing the project. Each part leaves
 FOLDER/PART.json; a part whose file is there is not measured again. With a budget no part is begun that is not expected
-to end within it. A part that fails is reported, and the next one begins. With --ablation-data (carla/ and bccd/) what is
-left of the budget goes to benchmarks/results.py, which leaves results-gpu.json and results.md in FOLDER and goes on from
-docs/results-gpu.json.
+to end within it. A part that fails is reported, and the next one begins. With --ablation-data (carla/ and bccd/) what
+is left of the budget goes to benchmarks/results.py, which leaves results-gpu.json and results.md in FOLDER and goes on
+from docs/results-gpu.json.
 """
 
 import argparse
