@@ -10,7 +10,9 @@ def bench(
     models: Annotated[
         list[Path], typer.Argument(help="Runs, model files, or Darknet .weights with a .cfg beside them.")
     ],
-    images: Annotated[list[str] | None, typer.Option(help="Pictures to measure on.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(help="Pictures to measure on; speed alone, on noise, without.")
+    ] = None,
     annotations: Annotated[
         Path | None, typer.Option(help="Their annotations; without them speed alone is measured.")
     ] = None,

@@ -16,22 +16,26 @@ from data.errors import RequestError
 from data.images import RejectedPictureError, read_picture
 from data.pictures import Picture, find_pictures
 from data.splits import read_list, select
+from pipeline.bench_result import Candidate, Row, row_as_json, table
 from pipeline.charts import ModelPoint, plot_speed_accuracy
-from pipeline.evaluate import Evaluation, EvaluationPicture, evaluate
+from pipeline.evaluate import EvaluationPicture, evaluate
 from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.picture_file import check_picture_path
 from pipeline.progress import show_progress
-from stages.bench.cost import Cost, network_cost
+from stages.bench.cost import network_cost
 from stages.bench.detect import Predictor, Prepared
 from stages.bench.machine import this_machine
-from stages.bench.speed import DetectorParts, Schedule, SpeedReport, measure_detectors
+from stages.bench.speed import DetectorParts, Schedule, measure_detectors
 from stages.device import Precision, resolve_device, resolve_precision
 from stages.networks.model import build_detector
 from stages.networks.spec import own_spec
 
 FRAMES = 16
 """Decoded frames that are timed in turn, so that no figure is that of one picture in the cache."""
+
+NOISE_SHAPE = (480, 640, 3)
+"""Of the frames that are timed where no pictures are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +53,6 @@ class BenchRequest:
     passes: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A detector under measurement. trained: False for random weights, of which only the speed means something."""
-
-    name: str
-    predictor: Predictor
-    cost: Cost
-    trained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was measured of one detector."""
-
-    candidate: Candidate
-    speed: SpeedReport
-    accuracy: Evaluation | None
-
-
 def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | None) -> dict[str, Any]:
     """Measure everything asked for; returns it with a "text" table, and writes `json_file` and `plot` if named.
 
@@ -75,8 +60,8 @@ def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | Non
     """
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
-    if not request.images:
-        raise RequestError("--images is needed: speed is measured on decoded frames, accuracy on annotated pictures")
+    if not request.images and (request.annotations is not None or request.lists):
+        raise RequestError("--annotations and --list say something about pictures: give their folder with --images")
     _check_outputs(request, json_file, plot)
     pictures, absent = _pictures(request)
     sources = [load_detector_source(path) for path in request.models]
@@ -84,7 +69,7 @@ def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | Non
     annotations = _annotations(request, sources, pictures)
     annotated = len(annotations.labelled([picture.key for picture in pictures])) if annotations else 0
 
-    frames = _frames(pictures)
+    frames = _frames(pictures) if request.images else _noise()
     speeds = measure_detectors(
         frames,
         {candidate.name: _parts(candidate.predictor) for candidate in candidates},
@@ -106,16 +91,19 @@ def run_bench(request: BenchRequest, *, json_file: Path | None, plot: Path | Non
         "machine_line": machine.line,
         "device": str(device),
         "precision": precision,
+        "frames": "pictures" if request.images else "noise",
         "pictures": len(pictures),
         "annotated": annotated,
         "absent": absent,
-        "models": [_as_json(row) for row in rows],
+        "models": [row_as_json(row) for row in rows],
     }
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     if plot is not None:
         _plot(rows, plot)
-    return result | {"text": _table(rows, machine.line, device, precision, annotated, absent)}
+    return result | {
+        "text": table(rows, machine.line, f"{precision} on {device}", _measured_on(request, annotated), absent)
+    }
 
 
 def _check_outputs(request: BenchRequest, json_file: Path | None, plot: Path | None) -> None:
@@ -130,6 +118,8 @@ def _check_outputs(request: BenchRequest, json_file: Path | None, plot: Path | N
 
 def _pictures(request: BenchRequest) -> tuple[list[Picture], list[str]]:
     """The pictures to measure on, and the entries of the lists that name none."""
+    if not request.images:
+        return [], []
     pictures = find_pictures(request.images)
     if not request.lists:
         return pictures, []
@@ -199,95 +189,24 @@ def _frames(pictures: Sequence[Picture]) -> list[NDArray[np.uint8]]:
     return frames
 
 
+def _noise() -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, NOISE_SHAPE, np.uint8) for _ in range(FRAMES)]
+
+
+def _measured_on(request: BenchRequest, annotated: int) -> str:
+    if not request.images:
+        rows, columns, _ = NOISE_SHAPE
+        return f"Timed on noise of {columns}×{rows}, which few boxes are found in; give --images to time yours."
+    return f"Accuracy in %, on {annotated} annotated pictures." if annotated else ""
+
+
 def _parts(predictor: Predictor) -> DetectorParts[Prepared, Tensor]:
     return DetectorParts(
         prepare=predictor.prepare,
         network=lambda prepared: predictor.forward([prepared]),
         postprocess=lambda entries, prepared: predictor.finish(entries, [prepared]),
     )
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    candidate, accuracy = row.candidate, row.accuracy
-    return {
-        "name": candidate.name,
-        "trained": candidate.trained,
-        "input": [candidate.predictor.height, candidate.predictor.width],
-        "cost": asdict(candidate.cost),
-        "speed": asdict(row.speed),
-        "voc": None if accuracy is None else asdict(accuracy.voc),
-        "coco": None if accuracy is None or accuracy.coco is None else asdict(accuracy.coco),
-        "rejected": [] if accuracy is None else [list(item) for item in accuracy.rejected],
-    }
-
-
-def _table(
-    rows: Sequence[Row],
-    machine: str,
-    device: torch.device,
-    precision: Precision,
-    annotated: int,
-    absent: Sequence[str],
-) -> str:
-    header = (
-        "model",
-        "input",
-        "VOC07 AP50",
-        "AP50",
-        "COCO AP",
-        "FPS",
-        "median ms",
-        "p95 ms",
-        "FPS without NMS",
-        "M params",
-        "GFLOP",
-        "MB",
-    )
-    cells = [header]
-    for row in rows:
-        voc = None if row.accuracy is None else row.accuracy.voc
-        coco = None if row.accuracy is None else row.accuracy.coco
-        complete, cost = row.speed.complete, row.candidate.cost
-        cells.append(
-            (
-                row.candidate.name,
-                f"{row.candidate.predictor.height}×{row.candidate.predictor.width}",
-                _percent(None if voc is None else voc.map_11_point),
-                _percent(None if voc is None else voc.map_all_point),
-                _percent(None if coco is None else coco.ap),
-                f"{complete.fps:.1f}",
-                f"{complete.median_ms:.1f}",
-                f"{complete.p95_ms:.1f}",
-                f"{row.speed.without_postprocessing.fps:.1f}",
-                f"{cost.parameters / 1e6:.2f}",
-                f"{cost.gflop:.2f}",
-                f"{cost.nbytes / 1e6:.1f}",
-            )
-        )
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if i == 0 else text.rjust(width)
-            for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
-    lines.append(f"Batch 1, from decoded frame to boxes, {precision} on {device}.")
-    if annotated:
-        lines.append(f"Accuracy in %, on {annotated} annotated pictures.")
-    lines.append(machine)
-    if absent:
-        lines.append(f"{len(absent)} listed pictures are absent, the first is {absent[0]}")
-    for row in rows:
-        if row.accuracy is not None and row.accuracy.rejected:
-            lines.append(f"{row.candidate.name}: {len(row.accuracy.rejected)} pictures could not be decoded")
-        if row.accuracy is not None and row.accuracy.voc.without_truth:
-            lines.append(f"no object of {', '.join(row.accuracy.voc.without_truth)}: left out of the means")
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
 
 
 def _plot(rows: Sequence[Row], out: Path) -> None:

@@ -351,7 +351,8 @@ def test_train_refuses_to_validate_where_nothing_counts(whole: Path, tmp_path: P
 
 
 BENCH: list[tuple[Given, str]] = [
-    (lambda f: (f / "student.safetensors",), "--images is needed"),
+    (lambda f: (f / "student.safetensors", "--annotations", f / "annotations"), "give their folder with --images"),
+    (lambda f: (f / "student.safetensors", "--list", f / "test.txt"), "give their folder with --images"),
     (lambda f: (f / "student.safetensors", "--images", f / "empty"), "No pictures in"),
     (lambda f: (f / "nowhere", "--images", f / "pictures"), "nowhere does not exist"),
     (lambda f: (f / "text.weights", "--images", f / "pictures"), "needs its Darknet .cfg"),

@@ -91,6 +91,14 @@ def test_accuracy_is_that_of_the_models_detections(folder: Path, tmp_path: Path)
     assert f"on {COUNT} annotated pictures" in table
 
 
+def test_without_pictures_noise_is_timed_and_said_so(folder: Path, tmp_path: Path):
+    result, table = bench(folder, folder / "student.safetensors", json_file=tmp_path / "bench.json")
+    assert (result["frames"], result["pictures"], result["annotated"]) == ("noise", 0, 0)
+    assert result["models"][0]["speed"]["complete"]["fps"] > 0
+    assert result["models"][0]["voc"] is None
+    assert "noise of 640×480" in table
+
+
 def test_speed_and_cost_are_said_of_every_model(folder: Path, tmp_path: Path):
     given = (folder / "student.safetensors", "--images", folder / "pictures", "--against", "tiny-yolo,f-yolo")
     result, table = bench(folder, *given, "--input-size", 64, json_file=tmp_path / "bench.json")
