@@ -77,7 +77,7 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
     momentum: Annotated[float, typer.Option(min=0, max=1)] = 0.9,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
-    clip_norm: Annotated[float | None, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = None,
+    clip_norm: Annotated[float, typer.Option(min=0, help="Largest L2 norm of the gradient; 0 for any.")] = 20.0,
     ema: Annotated[float | None, typer.Option(min=0, max=1, help="Decay of a moving average of the weights.")] = None,
     distillation_weight: Annotated[float, typer.Option(min=0, help="λ_D; 0 trains without the teacher's terms.")] = 1.0,
     objectness_scaling: Annotated[bool, typer.Option("--objectness-scaling/--no-objectness-scaling")] = True,

@@ -33,7 +33,6 @@ STUDENT = TrainRequest(
     epochs=30,
     batch_size=8,
     learning_rate=4e-3,
-    clip_norm=100.0,
     ema=0.99,
     val_fraction=0.0,
 )

@@ -146,7 +146,7 @@ def _trainer(request: TrainRequest, resolved: Resolved, detector: Detector, devi
     return Trainer(
         detector,
         losses,
-        OptimiserConfig(request.momentum, request.weight_decay, request.clip_norm, request.ema),
+        OptimiserConfig(request.momentum, request.weight_decay, request.clip_norm or None, request.ema),
         device=device,
         precision=resolved.precision,
     )

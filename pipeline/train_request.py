@@ -44,7 +44,7 @@ class TrainRequest:
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    clip_norm: float | None = None
+    clip_norm: float = 20.0
     ema: float | None = None
     distillation_weight: float = 1.0
     objectness_scaling: bool = True

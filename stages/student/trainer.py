@@ -76,7 +76,7 @@ class Trainer:
             said = ", ".join(f"{name} {value:.4g}" for name, value in logged.items())
             raise WorkLeftError(
                 f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set "
-                "--clip-norm, or train in --precision float32, in a new run"
+                "a smaller --clip-norm, or train in --precision float32, in a new run"
             )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate

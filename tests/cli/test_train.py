@@ -276,11 +276,13 @@ def test_the_losses_and_the_optimiser_are_those_asked_for(
     monkeypatch.setattr(train_command, "Trainer", Spy)
     short = ("--epochs", 1)
     train(tmp_path / "plain", *distilled(folder), *short)
+    train(tmp_path / "unclipped", *distilled(folder), *short, "--clip-norm", 0)
     flags = ("--momentum", 0.5, "--weight-decay", 0.25, "--clip-norm", 3, "--ema", 0.75)
     terms = ("--distillation-weight", 0.5, "--no-objectness-scaling", "--no-distill-class")
     train(tmp_path / "asked", *distilled(folder), *short, *flags, *terms)
     assert made == [
-        (ObjectiveConfig(), OptimiserConfig()),
+        (ObjectiveConfig(), OptimiserConfig(clip_norm=20.0)),
+        (ObjectiveConfig(), OptimiserConfig(clip_norm=None)),
         (
             ObjectiveConfig(distillation=DistillationConfig(weight=0.5, objectness_scaling=False, classes=False)),
             OptimiserConfig(momentum=0.5, weight_decay=0.25, clip_norm=3.0, ema_decay=0.75),
