@@ -75,7 +75,7 @@ def main() -> None:
             ledger.facts["cost"] = measure_cost(profile)
             ledger.write()
     chapters = [
-        Chapter(each, found, make_ablation(pools, each, work))
+        Chapter(each, found, make_ablation(pools, each, work), pools["carla"], work.with_name(each.name))
         for each in PROFILES.values()
         if (found := Ledger.read(out / f"results-{each.name}.json")) is not None
     ]

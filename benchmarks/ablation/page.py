@@ -9,6 +9,8 @@ from typing import Any
 from ablation.experiments import Ablation, Row, Table
 from ablation.figures import draw_curves, draw_unlabelled
 from ablation.ledger import Ledger
+from ablation.pictures import draw_detections, draw_twins
+from ablation.pool import Pool
 from ablation.profile import Profile
 from ablation.valid import settled
 
@@ -17,16 +19,24 @@ MINUTE = 60
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """What was measured in one profile, and what there is to measure."""
+    """What was measured in one profile, and what there is to measure. work: where its runs lie, or lay."""
 
     profile: Profile
     ledger: Ledger
     ablation: Ablation
+    carla: Pool
+    work: Path
 
 
 CURVES = {
     "student alone": "carla/alone/seed-0",
     "full, labelled only": "carla/full-0/seed-0",
+    "full, and all unlabelled pictures": "carla/full/seed-0",
+}
+
+SEEN = {
+    "strong teacher": "carla/teacher-strong",
+    "student alone": "carla/alone/seed-0",
     "full, and all unlabelled pictures": "carla/full/seed-0",
 }
 
@@ -98,7 +108,7 @@ def _chapter(out: Path, chapter: Chapter) -> str:
     if len(points) == len(unlabelled.rows):
         draw_unlabelled(points, out / f"results-{profile.name}-unlabelled.png")
         parts.append(f"![AP50 by share of unlabelled pictures](results-{profile.name}-unlabelled.png)")
-    parts += [_teachers(results), _cost(results, ledger), _commands(results)]
+    parts += [_pictures(out, chapter), _teachers(results), _cost(results, ledger), _commands(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -151,6 +161,17 @@ def _difference(values: Sequence[float], base: Sequence[float]) -> str:
     pairs = [one - other for one, other in zip(values, base, strict=False)]
     spread = f" ± {statistics.stdev(pairs):.1f}" if len(pairs) > 1 else ""
     return f"{statistics.mean(pairs):+.1f}{spread}"
+
+
+def _pictures(out: Path, chapter: Chapter) -> str:
+    """Drawn anew where the runs are at hand; otherwise those of an earlier time, if there are any."""
+    seen, twins = out / f"results-{chapter.profile.name}-boxes.jpg", out / "results-twins.jpg"
+    runs = [(label, chapter.work / name) for label, name in SEEN.items()]
+    draw_detections(chapter.carla, runs, seen)
+    draw_twins(chapter.carla, twins)
+    parts = [f"![Test pictures: annotation, teacher, students]({seen.name})"] if seen.exists() else []
+    parts.append(f"![Pairs of test and training pictures that just are, or are not, near-twins]({twins.name})")
+    return "\n\n".join(["### What they see, and what counts as a near-twin", *parts])
 
 
 def _teachers(results: Mapping[str, Any]) -> str:

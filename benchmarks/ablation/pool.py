@@ -32,6 +32,11 @@ class Pool:
     lists: dict[str, Path]
     facts: dict[str, Any]
 
+    @property
+    def training(self) -> list[str]:
+        """Stems of all pictures that a student may learn from."""
+        return self.lists["labelled"].read_text().split() + self.lists["unlabelled-100"].read_text().split()
+
     def count(self, *names: str) -> int:
         """Pictures on these lists."""
         return sum(len(self.lists[name].read_text().split()) for name in names)
