@@ -10,7 +10,7 @@ from ablation.experiments import Ablation, Row, Table
 from ablation.figures import draw_curves, draw_unlabelled
 from ablation.ledger import Ledger
 from ablation.pictures import draw_detections, draw_twins
-from ablation.pool import Pool
+from ablation.pool import CARLA_LEFT_OUT, CARLA_SMALLEST, Pool
 from ablation.profile import Profile
 from ablation.valid import settled
 
@@ -60,8 +60,10 @@ REDUCED = """ **Reduced** in input and width to what a CPU can do; the full form
 DATA = """**carla**: {carla[labelled]} annotated and {carla[unlabelled]} unlabelled training pictures,
 {carla[validation]} to validate on, {carla[test]} to test on, {carla[left out]} left out in the gaps between them. Split
 by contiguous blocks of the drives: {twins:.1%} of the test pictures have a near-twin in training (a place passed
-twice); a random split would have {at_random:.1%}. **bccd**: {bccd[labelled]} annotated and {bccd[unlabelled]}
-unlabelled, {bccd[validation]} to validate on, {bccd[test]} to test on."""
+twice); a random split would have {at_random:.1%}. {carla[difficult]} objects smaller than {smallest:g}×{smallest:g}
+pixels (of 512×304) count as difficult: neither learnt nor measured by; the class {left_out} is left out, for too few
+are larger. **bccd**: {bccd[labelled]} annotated and {bccd[unlabelled]} unlabelled, {bccd[validation]} to validate on,
+{bccd[test]} to test on."""
 
 COST = """### Cost
 
@@ -125,7 +127,14 @@ def _introduction(ledger: Ledger, profile: Profile, done: int, tasks: int) -> st
 def _data(ledger: Ledger) -> str:
     pools = ledger.facts["pools"]
     twins, at_random = pools["carla"]["twins"], pools["carla"]["twins of a random split"]
-    return DATA.format(carla=pools["carla"], bccd=pools["bccd"], twins=twins, at_random=at_random)
+    return DATA.format(
+        carla=pools["carla"],
+        bccd=pools["bccd"],
+        twins=twins,
+        at_random=at_random,
+        smallest=CARLA_SMALLEST,
+        left_out=", ".join(CARLA_LEFT_OUT),
+    )
 
 
 def _table(table: Table, results: Mapping[str, Any]) -> str:
