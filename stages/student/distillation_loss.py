@@ -4,22 +4,25 @@ at 200 Frames Per Second" (arXiv 1805.06361).
     (2)  λ_D · f_obj(o_T, ô)      (3)  o_T · λ_D · f_cl(p_T, p̂)      (4)  o_T · λ_D · f_bb(b_T, b̂)
 
 T is the teacher after feature-map NMS, ^ the student, slot by slot. The paper leaves the functions f open ("simple L1
-or L2 functions"); here they are the region layer's own (region_loss.py), with its scales, so that λ_D = 1 puts both
-parts on one footing:
+or L2 functions"); here they have the region layer's scales (region_loss.py), so that λ_D = 1 puts both parts on one
+footing, and its form for the box:
 
-    objectness  λ_D · (noobject_scale + o_T · (object_scale − noobject_scale)) · ½ (o_T − ô)²
+    objectness  λ_D · (noobject_scale + o_T · (object_scale − noobject_scale)) · ¼ KL(o_T ‖ ô)
     class       λ_D · o_T · class_scale · KL(p_T ‖ p̂)
     box         λ_D · o_T · coord_scale · (2 − w·h) · ½ ‖t_T − t̂‖²    t = (σ(x), σ(y), w, h raw), w·h the teacher's
 
-KL is the cross-entropy less the teacher's entropy: the same gradient, and zero when student and teacher agree. The
-objectness scale goes from the region layer's for background to its for objects as the teacher's confidence does.
-No temperature, no threshold on o_T.
+KL is the cross-entropy less the teacher's entropy: the same gradient, and zero when student and teacher agree. That of
+the objectness, between two outcomes, has the slope ¼ (ô − o_T): Darknet's squared error through the logistic has it at
+ô = ½ and loses it towards 0 and 1, where most slots are (docs/decisions/0012 has what measured better). The objectness
+scale goes from the region layer's for background to its for objects as the teacher's confidence does. No temperature,
+no threshold on o_T.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from stages.networks.region import BOX_ENTRIES
 from stages.student.region_loss import RegionLossConfig, box_scale, split_slots
@@ -76,8 +79,8 @@ def distillation_loss(
     terms = {}
     if config.objectness:
         scale_BAHW = scales.noobject_scale + o_T_BAHW * (scales.object_scale - scales.noobject_scale)
-        error_BAHW = (o_T_BAHW - objectness_BA1HW.squeeze(2).sigmoid()).square()
-        terms["objectness"] = 0.5 * (valid_B111 * scale_BAHW * error_BAHW).sum()
+        divergence_BAHW = _divergence_of_two(o_T_BAHW, objectness_BA1HW.squeeze(2))
+        terms["objectness"] = 0.25 * (valid_B111 * scale_BAHW * divergence_BAHW).sum()
     if config.box:
         scale_BAHW = scales.coord_scale * _teacher_box_scale(wh_T_BA2HW, anchors_A2)
         error_BAHW = (xy_T_BA2HW - xy_BA2HW.sigmoid()).square().sum(2) + (wh_T_BA2HW - wh_BA2HW).square().sum(2)
@@ -94,6 +97,12 @@ def _teacher_box_scale(wh_BA2HW: Tensor, anchors_A2: Tensor) -> Tensor:
     size_BA2HW = wh_BA2HW.exp() * (anchors_A2 / anchors_A2.new_tensor([columns, rows]))[:, :, None, None]
     width_BAHW, height_BAHW = size_BA2HW.clamp(max=1).unbind(2)
     return box_scale(width_BAHW, height_BAHW)
+
+
+def _divergence_of_two(o_BAHW: Tensor, logit_BAHW: Tensor) -> Tensor:
+    """KL between two outcomes of probabilities o, 1 − o and σ(logit), 1 − σ(logit); [B, A, H, W]."""
+    certainty_BAHW = torch.xlogy(o_BAHW, o_BAHW) + torch.xlogy(1 - o_BAHW, 1 - o_BAHW)
+    return certainty_BAHW + binary_cross_entropy_with_logits(logit_BAHW, o_BAHW, reduction="none")
 
 
 def _divergence(p_BAKHW: Tensor, logits_BAKHW: Tensor) -> Tensor:

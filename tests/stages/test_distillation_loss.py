@@ -58,7 +58,7 @@ def test_gradients_are_the_equations_read_as_darknet_deltas(scaling: bool) -> No
         slope = s * (1 - s)
         slope[2:4] = 1
         delta = 0.6 * (t - s) * slope / 2
-        expected["objectness"][b, a, 4, row, column] = -(0.7 + o_T * (5 - 0.7)) * delta[4]
+        expected["objectness"][b, a, 4, row, column] = -0.6 * (0.7 + o_T * (5 - 0.7)) * (t[4] - s[4]) / 4 / 2
         expected["box"][b, a, :4, row, column] = -factor * 0.9 * (2 - w * h) * delta[:4]
         expected["class"][b, a, 5:, row, column] = -factor * 1.3 * 0.6 * (t[5:] - s[5:]) / 2
     for name in NAMES:
@@ -104,12 +104,27 @@ def test_a_slot_that_was_not_kept_has_neither_box_nor_class(scaling: bool) -> No
     assert (gradient(terms["objectness"], raw)[:, :, 4] != 0).all()
 
 
-def test_nothing_kept_is_darknets_no_object_term() -> None:
+def test_nothing_kept_teaches_background_everywhere() -> None:
     raw = random_raw(10)
     terms = loss(raw, torch.zeros(2, 2, 5 + CLASSES, 3, 4))
-    objectness = raw.detach().view(2, 2, 5 + CLASSES, 3, 4)[:, :, 4].sigmoid()
-    torch.testing.assert_close(terms["objectness"].detach(), 0.7 * 0.5 * objectness.square().sum() / 2)
+    background = 1 - raw.detach().view(2, 2, 5 + CLASSES, 3, 4)[:, :, 4].sigmoid()
+    torch.testing.assert_close(terms["objectness"].detach(), 0.7 * 0.25 * -background.log().sum() / 2)
     assert terms["box"] == terms["class"] == 0
+
+
+@pytest.mark.parametrize("o_T", [0.0, 1.0])
+def test_a_student_that_is_certain_and_wrong_keeps_its_slope(o_T: float) -> None:
+    """A squared error through the logistic would have lost it: the slot would stay wrong for good."""
+    raw = torch.zeros(1, 2 * (5 + CLASSES), 3, 4)
+    raw.view(1, 2, 5 + CLASSES, 3, 4)[:, :, 4] = 60.0 if o_T == 0 else -60.0
+    raw.requires_grad_()
+    teacher = torch.zeros(1, 2, 5 + CLASSES, 3, 4)
+    teacher[:, :, 4] = o_T
+    term = loss(raw, teacher)["objectness"]
+    assert term.isfinite()
+    scale = 5.0 if o_T else 0.7
+    slope = gradient(term, raw)[:, :, 4]
+    torch.testing.assert_close(slope, torch.full_like(slope, scale * 0.25 * (1 - 2 * o_T)))
 
 
 def test_a_picture_without_soft_labels_contributes_exactly_nothing() -> None:
