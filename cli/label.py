@@ -36,14 +36,29 @@ def label(
     batch_size: Annotated[str, typer.Option(help="auto or a number.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU's arithmetic.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Label each content once, under its first name.")
+    ] = False,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="One of many on a store: leave when the rest is with others.")
+    ] = False,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Take no shard that would not end in time: 90m, 3h, 1-12:00:00.")
+    ] = None,
+    claim_expiry: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When others take over what a silent worker holds; 5m if not given."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
 ) -> None:
     """Label pictures with a YOLOv2 teacher into a store; the same command completes an unfinished one."""
-    from cli.output import parse_auto_int, say
+    from cli.output import parse_auto_int, parse_duration, say
+    from data.store.claims import EXPIRY_S
     from data.store.schema import FmNmsAttributes
     from pipeline.label_command import run_label
     from pipeline.label_plan import LabelRequest
+    from pipeline.worker import WorkerOptions
 
     request = LabelRequest(
         images=tuple(images),
@@ -62,5 +77,11 @@ def label(
         batch_size=parse_auto_int("--batch-size", batch_size),
         threads=threads,
         limit=limit,
+        deduplicate=deduplicate,
     )
-    say(run_label(request, dry_run=dry_run), as_json)
+    options = WorkerOptions(
+        among_many=worker,
+        time_limit_s=None if time_limit is None else parse_duration("--time-limit", time_limit),
+        claim_expiry_s=EXPIRY_S if claim_expiry is None else parse_duration("--claim-expiry", claim_expiry),
+    )
+    say(run_label(request, options, dry_run=dry_run), as_json)

@@ -52,5 +52,5 @@ def parse_record(data: bytes) -> LedgerRecord:
 
 def finished_shards(store: Path) -> list[int]:
     """Shards that have a record, in order; one listing of the folder, nothing is read."""
-    names = (path.stem for path in (store / LEDGER).glob("*.json"))
+    names = (path.stem for path in (store / LEDGER).iterdir() if path.suffix == ".json")
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) >= 8)
