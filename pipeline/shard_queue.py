@@ -64,7 +64,7 @@ class ShardQueue:
         """Shards without a record now, in this worker's order; those of others that were published since are reported
         to the progress."""
         finished = set(self.store.finished_shards())
-        new = finished - self._elsewhere - self.done
+        new = finished - self._elsewhere - self.done - self.in_work.keys()
         self._elsewhere |= new
         if new:
             self.progress.skip(sum(self.store.shard_range(shard)[1] for shard in new))

@@ -55,6 +55,24 @@ def label_what_is_left(
     Among many, all but one leave instead of waiting. Returns when the store is whole or the rest is with others; raises
     WorkLeftError when this worker leaves shards undone: interrupted, out of time, or failed in them.
     """
+    try:
+        reason = _label(store, path_of, teacher, queue, among_many, decode_threads, interruption)
+    except BaseException as error:
+        queue.log.say("end", reason=str(error) or "interrupted")
+        raise
+    queue.log.say("end", reason=reason)
+
+
+def _label(
+    store: LabelStore,
+    path_of: PathOf,
+    teacher: Teacher,
+    queue: ShardQueue,
+    among_many: bool,
+    decode_threads: int,
+    interruption: Interruption,
+) -> str:
+    """Why it returns."""
     pause_s, watching = FIRST_PAUSE_S, False
     while True:
         done = len(queue.done)
@@ -64,14 +82,13 @@ def label_what_is_left(
             break
         watching = watching or not among_many or queue.claims.take(WATCH)
         if not watching:
-            queue.log.say("end", reason="the rest is with others")
-            return
+            return "the rest is with others"
         queue.progress.note(f"waiting for {len(left)} shards of other workers")
         pause_s = FIRST_PAUSE_S if len(queue.done) > done else min(2 * pause_s, LONGEST_PAUSE_S)
         wait(pause_s, interruption)
-    queue.log.say("end", reason=_end(queue, left, interruption) or "the store is whole")
     if left:
-        raise WorkLeftError(_end(queue, left, interruption))
+        raise WorkLeftError(_what_is_left(queue, left, interruption))
+    return "the store is whole"
 
 
 def wait(seconds: float, interruption: Interruption) -> None:
@@ -81,9 +98,7 @@ def wait(seconds: float, interruption: Interruption) -> None:
         time.sleep(min(0.1, rest))
 
 
-def _end(queue: ShardQueue, left: list[int], interruption: Interruption) -> str:
-    if not left:
-        return ""
+def _what_is_left(queue: ShardQueue, left: list[int], interruption: Interruption) -> str:
     many = f"{len(left)} of {queue.store.shard_count} shards are left"
     failed = sorted(set(left) & queue.failed.keys())
     reason = ""

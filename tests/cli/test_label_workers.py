@@ -1,89 +1,40 @@
 """Several `distill label` on one store: each shard made once, the store that of one process, whoever dies."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data.store.claims import Claims
-from data.store.files import files_below
 from data.store.layout import work_path
-from data.store.ledger import finished_shards
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
-from tests.command_line import ENVIRONMENT, ROOT, distill, succeed
-from tests.pictures import copy_pictures, damage, write_teacher
-
-SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 3, "--threads", 1)
-COUNT = 26
-SHARDS = 9
-
-# `distill` with a teacher that takes as long as one on a busy GPU does.
-SLOWLY = """
-import sys, time
-from stages.label.teacher import Teacher
-real, seconds = Teacher.label, float(sys.argv.pop(1))
-def label(self, inputs):
-    time.sleep(seconds)
-    return real(self, inputs)
-Teacher.label = label
-from cli.main import main
-main()
-"""
+from tests.command_line import distill, succeed
+from tests.labelling import (
+    COUNT,
+    SHARDS,
+    arguments,
+    claimed,
+    contents,
+    ledger,
+    make_folder,
+    start_slowly,
+    until,
+)
+from tests.pictures import copy_pictures
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pictures/ (one of them damaged), teacher.safetensors, and the undisturbed store/ of one process."""
-    folder = tmp_path_factory.mktemp("workers")
-    damage(copy_pictures(folder / "pictures", COUNT)[4])
-    write_teacher(folder / "teacher.safetensors", side=64)
-    succeed("label", "--store", folder / "store", *arguments(folder))
-    return folder
-
-
-def arguments(folder: Path) -> tuple[Any, ...]:
-    return (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
-
-
-def start_slowly(seconds: float, *given: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOWLY, str(seconds), "label", *map(str, given)],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def until(condition: Callable[[], Any], what: str, *processes: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 240
-    while not condition():
-        for process in processes:
-            assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.02)
-
-
-def ledger(store: Path) -> list[int]:
-    return finished_shards(store) if store.exists() else []
-
-
-def contents(store: Path) -> dict[str, bytes]:
-    return {file: (store / file).read_bytes() for file in files_below(store)}
+    return make_folder(tmp_path_factory.mktemp("workers"))
 
 
 def test_processes_that_begin_at_once_make_one_store_together(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
-    processes = [start_slowly(0.1, "--store", store, *arguments(folder), "--json") for _ in range(3)]
+    processes = [start_slowly(folder, 0.1, store, "--json") for _ in range(3)]
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert contents(store) == contents(folder / "store")
@@ -102,9 +53,9 @@ def test_processes_that_begin_at_once_make_one_store_together(folder: Path, tmp_
 
 def test_what_a_killed_process_held_is_made_by_the_one_that_waits(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
-    killed = start_slowly(0.3, "--store", store, *arguments(folder))
+    killed = start_slowly(folder, 0.3, store)
     until(lambda: ledger(store), "a shard is done", killed)
-    waiting = start_slowly(0, "--store", store, *arguments(folder), "--json")
+    waiting = start_slowly(folder, 0, store, "--json")
     # All is done but what the first one holds: a second shard and those whose pictures it decodes ahead.
     until(lambda: len(ledger(store)) + len(claimed(store)) >= SHARDS, "nothing is free", killed, waiting)
     killed.send_signal(signal.SIGKILL)
@@ -117,17 +68,13 @@ def test_what_a_killed_process_held_is_made_by_the_one_that_waits(folder: Path, 
     assert json.loads(out)["shards_now"] >= len(taken_over)
 
 
-def claimed(store: Path) -> set[str]:
-    return Claims(store, "the test").names()
-
-
 def test_of_many_workers_one_stays_for_what_others_hold(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
     succeed("label", "--store", store, *arguments(folder))
     (store / "ledger/00000003.json").unlink()
     with Claims(store, "elsewhere") as claims:
         assert claims.take("00000003")
-        staying = start_slowly(0, "--store", store, *arguments(folder), "--worker")
+        staying = start_slowly(folder, 0, store, "--worker")
         until(lambda: "watch" in claims.names(), "a worker stays", staying)
         leaving = json.loads(succeed("label", "--store", store, *arguments(folder), "--worker", "--json").stdout)
         assert (leaving["shards_now"], leaving["left"]) == (0, 1)
@@ -174,7 +121,7 @@ def test_a_worker_with_another_codec_pipeline_leaves_before_it_computes(folder: 
 def test_no_shard_is_taken_that_would_not_end_in_time(folder: Path, tmp_path: Path):
     """Twenty batches of half a second and more, and six seconds: some shards, and an end before the time is up."""
     store = tmp_path / "store"
-    process = start_slowly(0.5, "--store", store, *arguments(folder), "--time-limit", "6s")
+    process = start_slowly(folder, 0.5, store, "--time-limit", "6s")
     until(lambda: ledger(store), "a shard is done", process)
     began = time.monotonic()
     _, err = process.communicate(timeout=240)
@@ -193,7 +140,7 @@ def test_no_shard_is_taken_that_would_not_end_in_time(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_warned_worker_leaves_no_claim(folder: Path, tmp_path: Path, number: signal.Signals):
     store = tmp_path / "store"
-    process = start_slowly(0.3, "--store", store, *arguments(folder), "--worker")
+    process = start_slowly(folder, 0.3, store, "--worker")
     until(lambda: ledger(store), "a shard is done", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=240)
