@@ -1,9 +1,10 @@
 """`distill submit`: label or train as a batch job of Slurm."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from cli.choices import Account, Config, Cpus, Directives, Gpus, Memory, Partition, Walltime, Workers
 
 app = typer.Typer(
     name="submit",
@@ -13,16 +14,6 @@ app = typer.Typer(
 )
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Partition = Annotated[str | None, typer.Option(help="Partition or queue.")]
-Account = Annotated[str | None, typer.Option(help="Account that is charged.")]
-Walltime = Annotated[str | None, typer.Option(metavar="TIME", help="Time limit of a job: 4:00:00.")]
-Memory = Annotated[str | None, typer.Option(help="Memory of a job: 16G.")]
-Cpus = Annotated[int | None, typer.Option(min=1, help="Cores of a job.")]
-Gpus = Annotated[int | None, typer.Option(min=1, help="GPUs of a job.")]
-Directives = Annotated[
-    list[str] | None, typer.Option("--directive", metavar="LINE", help="A further line: --constraint=a100.")
-]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with any of these.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the script, submit nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 
@@ -30,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stan
 @app.command("label", context_settings=PASSED_ON)
 def label(
     context: typer.Context,
-    workers: Annotated[int | None, typer.Option(min=1, help="Tasks of the job array; 1 if not given.")] = None,
+    workers: Workers = None,
     partition: Partition = None,
     account: Account = None,
     walltime: Walltime = None,

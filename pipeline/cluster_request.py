@@ -11,13 +11,14 @@ from data.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class ClusterRequest:
-    """Of each of `workers` jobs; None leaves a thing to the cluster's own default.
+    """Of each of `workers` jobs; None leaves a thing to the cluster's own default, or to the command.
 
     partition: or queue. walltime, memory: as the batch system writes them. directives: further lines for its script,
-    without their prefix (`--constraint=a100`). setup: shell lines before the work (`module load cuda`).
+    without their prefix (`--constraint=a100`). setup: shell lines before the work (`module load cuda`). interface: of
+    the network between a Dask scheduler here and its workers (`ib0`).
     """
 
-    workers: int = 1
+    workers: int | None = None
     partition: str | None = None
     account: str | None = None
     walltime: str | None = None
@@ -26,6 +27,7 @@ class ClusterRequest:
     gpus_per_worker: int | None = None
     directives: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
+    interface: str | None = None
 
 
 def cluster_request(file: Path | None, **flags: Any) -> ClusterRequest:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from pipeline.label_input import paths_of_rows
 from pipeline.label_plan import LabelRequest, list_pictures, make_teacher
 from pipeline.label_store import open_or_create
 from pipeline.model_source import LoadedDetector, load_detector_source
-from pipeline.progress import show_progress
+from pipeline.progress import Progress, SilentProgress, show_progress
 from pipeline.shard_queue import ShardQueue, starting_point
 from pipeline.store_roots import remember_roots
 from pipeline.worker import WorkerOptions, cores, label_what_is_left
@@ -58,7 +58,10 @@ def label_as_worker(
         clean_staging(request.store)
         teacher = ready_teacher(request, source, store)
         finished = sum(store.shard_range(shard)[1] for shard in store.finished_shards())
-        with show_progress("labelling", len(store), "pictures", finished) as progress, warnings() as interruption:
+        with (
+            _shown(options, len(store), finished) as progress,
+            warnings() as interruption,
+        ):
             queue = ShardQueue(
                 store,
                 claims,
@@ -96,6 +99,12 @@ def label_as_worker(
         "rejected": [{"key": key, "reason": reason} for key, reason in rejected],
         "text": whole_text(store, queue.pictures - queue.rejected, queue.seconds, rejected),
     }
+
+
+def _shown(options: WorkerOptions, pictures: int, finished: int) -> AbstractContextManager[Progress]:
+    return (
+        nullcontext(SilentProgress()) if options.quiet else show_progress("labelling", pictures, "pictures", finished)
+    )
 
 
 def load_teacher_source(request: LabelRequest) -> LoadedDetector:

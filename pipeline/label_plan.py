@@ -133,8 +133,7 @@ def feature_shapes(request: LabelRequest, teacher: LoadedDetector, height: int, 
 def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
     """Later rows are made with the run settings recorded in the store.
 
-    RequestError where the command names another device type, precision, batch size or thread count, or where this
-    machine has no such device or zarr writes with another codec pipeline here.
+    RequestError where the command names another device type, precision, batch size or thread count.
     """
     run = store.attributes.run
     asked = {
@@ -149,14 +148,19 @@ def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
                 f"{flag} {wanted}: {request.store} was begun with {recorded}, and its rows must not depend on when "
                 "they were made. Leave the flag out, or label into a new store"
             )
+
+
+def require_able(store: LabelStore) -> None:
+    """RequestError where this process can't make rows as the store's are: no such device, another codec pipeline."""
+    run = store.attributes.run
     if run.codec_pipeline != codec_pipeline():
         raise RequestError(
-            f"{request.store} is written by zarr's codec pipeline {run.codec_pipeline}, not by {codec_pipeline()}: set "
+            f"{store.path} is written by zarr's codec pipeline {run.codec_pipeline}, not by {codec_pipeline()}: set "
             "ZARR_CODEC_PIPELINE__PATH to the former"
         )
     if run.device == "cuda" and not torch.cuda.is_available():
         raise RequestError(
-            f"{request.store} was begun on a CUDA device and this machine has none; go on where there is one, or label "
+            f"{store.path} was begun on a CUDA device and this machine has none; go on where there is one, or label "
             "into a new store"
         )
 

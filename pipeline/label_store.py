@@ -19,9 +19,10 @@ from pipeline.label_plan import (
     differing_versions,
     feature_shapes,
     list_pictures,
+    require_able,
     resolve_attributes,
 )
-from pipeline.model_source import LoadedDetector
+from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
 from pipeline.worker import WorkerOptions, cores
 
@@ -76,12 +77,9 @@ def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions
     """
     store = LabelStore.open(request.store)
     require_same_settings(store, request, resolve_attributes(request, source, len(store)))
+    require_able(store)
     if not options.among_many:
-        listed = list_pictures(request)
-        wanted = expected_manifest(listed, store.manifest, cores(options.share), deduplicate=request.deduplicate)
-        require_same_pictures(store.manifest, wanted, str(request.store))
-        if request.deduplicate:
-            _say(f"{len(listed) - len(store)} of {len(listed)} pictures are copies of others by content: left out")
+        require_same_list(store, request, cores(options.share))
     if store.pending_shards():
         for name, (then, now) in differing_versions(store).items():
             _say(
@@ -91,8 +89,33 @@ def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions
     return store
 
 
+def check_request(request: LabelRequest) -> None:
+    """What workers would refuse, refused before there are any: RequestError as they raise it.
+
+    This process need not have their device. It looks at the list of pictures, which they take as it is.
+    """
+    source = load_detector_source(request.teacher, request.cfg, request.names)
+    source.detector.check_taps(request.features)
+    if (request.store / "zarr.json").exists():
+        store = LabelStore.open(request.store)
+        require_same_settings(store, request, resolve_attributes(request, source, len(store)))
+        require_same_list(store, request, cores())
+    else:
+        require_free(request.store)
+        list_pictures(request)
+
+
+def require_same_list(store: LabelStore, request: LabelRequest, threads: int) -> None:
+    """RequestError where the pictures asked for are not the store's."""
+    listed = list_pictures(request)
+    wanted = expected_manifest(listed, store.manifest, threads, deduplicate=request.deduplicate)
+    require_same_pictures(store.manifest, wanted, str(request.store))
+    if request.deduplicate:
+        _say(f"{len(listed) - len(store)} of {len(listed)} pictures are copies of others by content: left out")
+
+
 def require_same_settings(store: LabelStore, request: LabelRequest, attributes: StoreAttributes) -> None:
-    """RequestError where the store was begun with other settings than these, or with some this process can't honour."""
+    """RequestError where the store was begun with other settings than these."""
     if request.shard_size is None:
         attributes = replace(attributes, shard_size=store.attributes.shard_size)
     require_same_labels(store.attributes, attributes, str(request.store))

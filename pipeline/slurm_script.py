@@ -50,7 +50,7 @@ def label_script(cluster: ClusterRequest, command: Sequence[str], store: Path, l
     return _SCRIPT.format(
         directives=_directives(
             cluster,
-            f"--job-name=distill-label --array=0-{cluster.workers - 1}",
+            f"--job-name=distill-label --array=0-{(cluster.workers or 1) - 1}",
             "--ntasks=1",
             f"--output={logs}/%A_%a.log",
             gpus="--gpus-per-task",

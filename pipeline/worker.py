@@ -25,13 +25,14 @@ class WorkerOptions:
 
     among_many: take the list of pictures from a store that is there, and leave when the rest is with others.
     time_limit_s: from now, None for none. claim_expiry_s: after which others take over a claim that was not touched.
-    share: processes of one command on this machine, which share its cores.
+    share: processes of one command on this machine, which share its cores. quiet: another process shows the progress.
     """
 
     among_many: bool = False
     time_limit_s: float | None = None
     claim_expiry_s: float = EXPIRY_S
     share: int = 1
+    quiet: bool = False
 
 
 def cores(share: int = 1) -> int:

@@ -22,13 +22,14 @@ SLOWLY = """
 import sys, time
 sys.path.insert(0, {root!r})
 from stages.label.teacher import Teacher
-real, seconds = Teacher.label, float(sys.argv.pop(1))
+real = Teacher.label
 def label(self, inputs):
-    time.sleep(seconds)
+    time.sleep({seconds})
     return real(self, inputs)
 Teacher.label = label
 from cli.main import main
-main()
+if __name__ == "__main__":  # and not in the processes that it starts, which import it
+    main()
 """
 
 
@@ -36,7 +37,6 @@ def make_folder(folder: Path) -> Path:
     """pictures/ (one of them damaged), teacher.safetensors, and the undisturbed store/ of one process."""
     damage(copy_pictures(folder / "pictures", COUNT)[4])
     write_teacher(folder / "teacher.safetensors", side=64)
-    (folder / "slowly.py").write_text(SLOWLY.format(root=str(ROOT)))
     succeed("label", "--store", folder / "store", *arguments(folder))
     return folder
 
@@ -48,7 +48,9 @@ def arguments(folder: Path) -> tuple[Any, ...]:
 
 def slowly(folder: Path, seconds: float) -> list[str]:
     """`distill` with a teacher that takes so long for a batch, as one on a busy GPU does."""
-    return [sys.executable, str(folder / "slowly.py"), str(seconds)]
+    script = folder / f"slowly-{seconds}.py"
+    script.write_text(SLOWLY.format(root=str(ROOT), seconds=seconds))
+    return [sys.executable, str(script)]
 
 
 def start_slowly(folder: Path, seconds: float, store: Path, *more: Any) -> "subprocess.Popen[str]":
