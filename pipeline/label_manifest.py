@@ -10,6 +10,7 @@ from data.prefetch import map_ahead
 from data.store.manifest import Manifest, ManifestEntry, make_manifest
 from pipeline.progress import Progress
 
+GROUP = 64
 UNKNOWN_DIGEST = "00" * 32
 
 
@@ -17,9 +18,11 @@ def hash_pictures(pictures: Sequence[Picture], threads: int, progress: Progress)
     """Read and hash every file."""
 
     def entries() -> Iterator[ManifestEntry]:
-        for made in map_ahead(hashed, pictures, threads=threads, ahead=4 * threads):
-            yield made
-            progress.advance()
+        for made in map_ahead(
+            lambda several: [hashed(each) for each in several], _groups(pictures), threads=threads, ahead=4 * threads
+        ):
+            yield from made
+            progress.advance(len(made))
 
     return make_manifest(entries())
 
@@ -58,8 +61,15 @@ def expected_manifest(
             return None if row is None and bytes.fromhex(made.digest) in digests else made
         return ManifestEntry(picture.key, size, UNKNOWN_DIGEST)
 
-    made = map_ahead(entry, pictures, threads=threads, ahead=4 * threads)
-    return make_manifest(entry for entry in made if entry is not None)
+    made = map_ahead(
+        lambda several: [entry(each) for each in several], _groups(pictures), threads=threads, ahead=4 * threads
+    )
+    return make_manifest(found for several in made for found in several if found is not None)
+
+
+def _groups(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+    """Few enough to share out among threads, and enough to make a thread's wait for its turn worth it."""
+    return (pictures[start : start + GROUP] for start in range(0, len(pictures), GROUP))
 
 
 def _as_scalars(manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.void]]:

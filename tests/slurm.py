@@ -49,13 +49,21 @@ class Slurm:
                     ["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True, check=False
                 )
 
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240) -> None:
-        """Until it holds, hurrying what was requeued."""
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240, resume: str = "") -> None:
+        """Until it holds, hurrying what was requeued, and the node that is to come back."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"waited in vain until {what}: {self.jobs()}"
             self.hurry()
+            if resume:  # it may be back by itself
+                update = ["scontrol", "update", f"nodename={resume}", "state=resume"]
+                subprocess.run(update, capture_output=True, check=False)
             time.sleep(0.2)
+
+    def lose_node(self, name: str) -> None:
+        """As when it dies: its jobs are killed and put back into the queue. It comes back a moment later."""
+        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+        self.wait(lambda: self.run("sinfo", "-h", "-n", name, "-o", "%T") != "down", f"{name} is back", resume=name)
 
     def clear(self) -> None:
         """Cancel everything, and wait until it is gone."""
