@@ -1,6 +1,7 @@
 """Which shards this worker labels, and when it stops: one at a time, by ledger and claims, within the time limit."""
 
 import os
+import random
 import socket
 import time
 import zlib
@@ -11,6 +12,10 @@ from data.store.layout import ledger_file
 from data.store.reader import LabelStore
 from pipeline.progress import Progress
 from pipeline.worker_log import WorkerLog
+
+LOOKED_AT = 16
+"""Claims of others that are looked at per round: a thousand idle workers that each look at a thousand claims would stop
+the file system, and between them these see all."""
 
 LISTING_S = 5.0
 """How old a listing of the ledger may be once it has proved out of date."""
@@ -74,8 +79,8 @@ class ShardQueue:
     def take(self) -> Iterator[int]:
         """Claim shards and yield them, until none can be had at the moment.
 
-        Shards that nobody claims come first; what is claimed is looked at last, in case its worker is dead. The ledger
-        is listed once per round and not asked for every shard.
+        Shards that nobody claims come first; of those that are claimed a few are looked at last, in case their workers
+        are dead. The ledger is listed once per round and not asked for every shard.
         """
         while True:
             took = False
@@ -83,7 +88,9 @@ class ShardQueue:
             claimed = self.claims.names()
             mine = self.failed.keys() | self.in_work.keys()
             round_ = [shard for shard in self.left() if shard not in mine]
-            for shard in sorted(round_, key=lambda shard: name_of(shard) in claimed):
+            free = [shard for shard in round_ if name_of(shard) not in claimed]
+            held = [shard for shard in round_ if name_of(shard) in claimed]
+            for shard in (*free, *random.sample(held, min(LOOKED_AT, len(held)))):
                 if not self._fits(shard):
                     self.out_of_time = True
                     return

@@ -97,7 +97,8 @@ class Claims:
     def names(self) -> set[str]:
         """Everything that is claimed by anybody, dead or alive; one listing."""
         try:
-            return {path.stem for path in self.folder.iterdir() if path.suffix == SUFFIX}
+            with os.scandir(self.folder) as entries:
+                return {entry.name.removesuffix(SUFFIX) for entry in entries if entry.name.endswith(SUFFIX)}
         except FileNotFoundError:
             return set()
 
