@@ -24,10 +24,10 @@ SHARD = 1000
 PER_SECOND = 500
 
 WORKERS = (
-    "Processes of `label_what_is_left` on one store, {shard} pictures per shard; a teacher that sleeps for the time of a "
-    f"forward pass on a small GPU ({PER_SECOND} pictures/s, batches of 50) and costs no core. Timed from the moment that "
-    "all processes are ready. Sharing: the time a worker spends on listing the ledger, claiming and letting go, of its "
-    "whole time."
+    "Processes of `label_what_is_left` on one store, {shard} pictures per shard; a teacher that sleeps for the time of "
+    f"a forward pass on a small GPU ({PER_SECOND} pictures/s, batches of 50) and costs no core. Timed from the moment "
+    "that all processes are ready. Sharing: the time a worker spends on listing the ledger, claiming and letting go, "
+    "of its whole time."
 )
 PLAN = (
     "Empty files on a local disk in folders of a thousand; a manifest of synthetic entries. Each in a process of its "

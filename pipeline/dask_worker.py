@@ -36,14 +36,14 @@ class ClosingWorker(Interruption):
         return self.worker.status not in (Status.running, Status.paused)
 
 
-def label_task(request: LabelRequest, options: WorkerOptions) -> WorkerReport:
-    """Label on this Dask worker. options.time_limit_s: of the batch job, which began with this process.
+def label_task(request: LabelRequest, options: WorkerOptions, cpus: int | None) -> WorkerReport:
+    """Label on this Dask worker. options.time_limit_s: of the batch job, which began with this process; cpus: it has.
 
     On a machine with several GPUs that all workers see, each takes the one of its number. Errors a user can cause come
     back in the report; others are raised, and Dask shows them with their worker.
     """
     worker = get_worker()
-    torch.set_num_threads(cores(options.share))  # Dask starts its workers with one
+    torch.set_num_threads(cpus or cores(options.share))  # Dask starts its workers with one
     if options.share > 1 and request.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         request = replace(request, device=f"cuda:{int(worker.name) % torch.cuda.device_count()}")
     if options.time_limit_s is not None:

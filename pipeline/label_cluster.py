@@ -69,7 +69,8 @@ def run_label_on_cluster(
         client = stack.enter_context(Client(address, timeout=60))
         _say(f"Dask's dashboard: {client.dashboard_link}")
         watch = StoreWatch(request.store, progress)
-        why = Crew(client, request, options, count).work(watch, interruption)
+        cpus = cluster.cpus_per_worker or (1 if where in BATCH_SYSTEMS else None)
+        why = Crew(client, request, options, count, cpus).work(watch, interruption)
     watch.look()
     if not watch.whole:
         raise watch.left(why)
@@ -79,9 +80,11 @@ def run_label_on_cluster(
 class Crew:
     """The Dask workers that come and go, with a task each."""
 
-    def __init__(self, client: "Client", request: LabelRequest, options: WorkerOptions, count: int | None) -> None:
-        """count: workers wanted, None for all that are there."""
-        self.client, self.request, self.options, self.count = client, request, options, count
+    def __init__(
+        self, client: "Client", request: LabelRequest, options: WorkerOptions, count: int | None, cpus: int | None
+    ) -> None:
+        """count: workers wanted, None for all that are there. cpus: of each, None where this command has no say."""
+        self.client, self.request, self.options, self.count, self.cpus = client, request, options, count, cpus
         self.tasks: dict[str, Future[Any]] = {}
         self.ended: dict[str, str] = {}
 
@@ -108,7 +111,13 @@ class Crew:
         from pipeline.dask_worker import label_task
 
         self.tasks[address] = self.client.submit(
-            label_task, self.request, self.options, workers=[address], key=f"label-{address}-{time.time()}", pure=False
+            label_task,
+            self.request,
+            self.options,
+            self.cpus,
+            workers=[address],
+            key=f"label-{address}-{time.time()}",
+            pure=False,
         )
 
     def _let_the_dead_go(self, there: set[str]) -> None:

@@ -85,11 +85,11 @@ class ShardQueue:
         while True:
             took = False
             listed = time.monotonic()
-            claimed = self.claims.names()
+            claimed = {int(name) for name in self.claims.names() if name.isdigit()}
             mine = self.failed.keys() | self.in_work.keys()
             round_ = [shard for shard in self.left() if shard not in mine]
-            free = [shard for shard in round_ if name_of(shard) not in claimed]
-            held = [shard for shard in round_ if name_of(shard) in claimed]
+            free = [shard for shard in round_ if shard not in claimed]
+            held = [shard for shard in round_ if shard in claimed]
             for shard in (*free, *random.sample(held, min(LOOKED_AT, len(held)))):
                 if not self._fits(shard):
                     self.out_of_time = True
@@ -97,7 +97,7 @@ class ShardQueue:
                 if self._claim(shard):
                     took = True
                     yield shard
-                elif time.monotonic() - listed > LISTING_S and name_of(shard) not in claimed:
+                elif time.monotonic() - listed > LISTING_S and shard not in claimed:
                     break
             else:
                 if not took:

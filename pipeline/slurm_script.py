@@ -1,7 +1,6 @@
 """Batch scripts for Slurm that outlive preemption and time limits: they put themselves back into the queue."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,12 +64,25 @@ def label_script(cluster: ClusterRequest, command: Sequence[str], store: Path, l
 
 
 def train_script(
-    cluster: ClusterRequest, command: Sequence[str], run: Path, logs: Path, *, nodes: int, devices: int
+    cluster: ClusterRequest,
+    torchrun: Sequence[str],
+    command: Sequence[str],
+    run: Path,
+    logs: Path,
+    *,
+    nodes: int,
+    devices: int,
 ) -> str:
     """One job of `nodes` nodes with a torchrun on each, which starts a rank per device. command: `distill train …`."""
-    words = [f"--nnodes={nodes}", f"--nproc-per-node={devices}", "--rdzv-backend=c10d"]
-    words += ['--rdzv-id="$SLURM_JOB_ID"', '--rdzv-endpoint="$head:$port"']
-    torchrun = f"{Path(sys.executable).with_name('torchrun')} --no-python {' '.join(words)}"
+    words, meeting = [f"--nproc-per-node={devices}"], ""
+    if nodes == 1:
+        words += ["--standalone"]
+    else:
+        words += [f"--nnodes={nodes}", "--rdzv-backend=c10d", '--rdzv-id="$SLURM_JOB_ID"']
+        words += ['--rdzv-endpoint="$head:$port"']
+        meeting = 'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
+        meeting += "port=$((20000 + SLURM_JOB_ID % 30000))\n"
+    words += ["--"]  # or torchrun takes --run for one of its own flags, shortened
     state = shlex.quote(str(run / "run.json"))
     return _SCRIPT.format(
         directives=_directives(
@@ -81,14 +93,11 @@ def train_script(
             gpus="--gpus-per-node",
         ),
         setup=_setup(cluster),
-        before=_JOB
-        + 'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
-        + "port=$((20000 + SLURM_JOB_ID % 30000))\n"
-        + f"[[ -e {state} ]] && resume=--resume || resume=\n",
+        before=_JOB + meeting + f"[[ -e {state} ]] && resume=--resume || resume=\n",
         # not USR2, of which torchrun would die
         forward='scancel --signal=TERM "$SLURM_JOB_ID.0" 2>/dev/null',
         finished=f"cksum {shlex.quote(str(run / 'last.safetensors'))} 2>/dev/null",
-        command=f"srun {torchrun} {shlex.join(command)} $resume",
+        command=f"srun {shlex.join(torchrun)} --no-python {' '.join(words)} {shlex.join(command)} $resume",
         attempts=ATTEMPTS,
     )
 

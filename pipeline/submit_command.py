@@ -39,14 +39,19 @@ def submit_train(
     """A job that trains on nodes × devices ranks and resumes itself; raises as `submit_label` does."""
     logs = run.resolve().with_name(f"{run.resolve().name}.work") / "slurm"
     words = [*distill_words(), "train", *(word for word in arguments if word != "--resume")]
-    script = train_script(cluster, words, run, logs, nodes=nodes, devices=devices)
+    torchrun = _program("torchrun", "torch.distributed.run")
+    script = train_script(cluster, torchrun, words, run, logs, nodes=nodes, devices=devices)
     return _submit(script, logs / "train.sbatch", dry_run)
 
 
 def distill_words() -> list[str]:
     """How to start this very program on another node of one file system."""
-    beside = Path(sys.executable).with_name("distill")
-    return [str(beside)] if beside.exists() else [sys.executable, "-m", "cli"]
+    return _program("distill", "cli")
+
+
+def _program(name: str, module: str) -> list[str]:
+    beside = Path(sys.executable).with_name(name)
+    return [str(beside)] if beside.exists() else [sys.executable, "-m", module]
 
 
 def _submit(script: str, file: Path, dry_run: bool) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def label_what_is_left(
     Among many, all but one leave instead of waiting. Returns when the store is whole or the rest is with others; raises
     WorkLeftError when this worker leaves shards undone: interrupted, out of time, or failed in them.
     """
+    queue.log.say("begin")
     try:
         reason = _label(store, path_of, teacher, queue, among_many, decode_threads, interruption)
     except BaseException as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from data.store.claims import Claims
 from data.store.layout import LEDGER, array_file, ledger_file, shard_count, shard_range
 from data.store.ledger import LedgerRecord, finished_shards, record_bytes
-from parts.turns import Finding, Goal, spread
+from parts.turns import Finding, spread
 from pipeline.progress import SilentProgress
 from pipeline.shard_queue import ShardQueue
 
@@ -95,7 +95,6 @@ def measure_simulation(work: Path, pictures: int, workers: int) -> list[Finding]
             name + "file operations of all workers",
             "shards/s",
             spread([shards / files_s]),
-            Goal("at least", workers / SHARD_S),
             digits=0,
             details=f"claim, record, release, listings: {files_s:.1f} s for {shards:,} shards by one process; so many "
             f"workers make {workers / SHARD_S:.0f} shards a second",

@@ -67,7 +67,8 @@ def test_a_training_has_a_rank_per_device_and_resumes_itself():
     text = script(*TRAIN, "--epochs", 5, "--resume", "--nodes", 2, "--devices", 4, "--gpus-per-node", 4)
     assert "--job-name=distill-train --nodes=2" in directives(text)
     assert "--gpus-per-node=4" in directives(text)
-    assert "torchrun --no-python --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d" in text
+    assert re.search(r"(torchrun|torch.distributed.run) --no-python --nproc-per-node=4 --nnodes=2 --rdzv-b", text)
+    assert "--standalone -- " in script(*TRAIN)
     assert "train --store s --run runs/r --epochs 5 $resume &" in text
 
 
