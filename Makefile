@@ -37,6 +37,7 @@ lint: .venv/.installed
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cluster.py
 
 clean:
 	rm -rf .venv build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
