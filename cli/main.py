@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from cli import bench, demo, label, predict, show, train, verify
+from cli import bench, demo, label, predict, show, submit, train, verify
 from data.errors import RequestError, WorkLeftError
 from pipeline.interrupt import Interrupted, raise_on_warning
 
@@ -23,6 +23,7 @@ app.command("verify")(verify.verify)
 app.command("show")(show.show)
 app.command("predict")(predict.predict)
 app.command("demo")(demo.demo)
+app.add_typer(submit.app)
 
 
 def main() -> None:

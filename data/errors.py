@@ -13,3 +13,7 @@ class WorkLeftError(RuntimeError):
 
     The message says what is left, and that the same command goes on.
     """
+
+
+class DiskFullError(WorkLeftError):
+    """There is no room for what was to be written: going on with other work would not help."""

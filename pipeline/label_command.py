@@ -1,125 +1,138 @@
 """`distill label` from its request to its result: open or make the store, then label what is left."""
 
-import sys
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import zarr
 
-from data.errors import RequestError, WorkLeftError
-from data.pictures import Picture, resolve_roots, root_label
-from data.store.create import create_store
-from data.store.manifest import require_same_pictures
+from data.errors import WorkLeftError
+from data.pictures import resolve_roots, root_label
+from data.store.claims import Claims
 from data.store.reader import LabelStore
-from data.store.schema import require_same_labels
 from data.store.work import clean_staging
-from pipeline.interrupt import stop_on_warning
-from pipeline.label import label_shards, rejected_pictures
+from pipeline.interrupt import Interruption, stop_on_warning
+from pipeline.label import rejected_pictures
 from pipeline.label_estimate import estimate
-from pipeline.label_plan import (
-    LabelRequest,
-    check_resumed_run,
-    differing_versions,
-    expected_manifest,
-    feature_shapes,
-    hash_pictures,
-    list_pictures,
-    make_teacher,
-    resolve_attributes,
-)
+from pipeline.label_input import paths_of_rows
+from pipeline.label_plan import LabelRequest, list_pictures, make_teacher
+from pipeline.label_store import open_or_create
 from pipeline.model_source import LoadedDetector, load_detector_source
-from pipeline.progress import show_progress
+from pipeline.progress import Progress, SilentProgress, show_progress
+from pipeline.shard_queue import ShardQueue, starting_point
 from pipeline.store_roots import remember_roots
+from pipeline.worker import WorkerOptions, cores, label_what_is_left
+from pipeline.worker_log import WorkerLog, worker_name
 from stages.device import resolve_device
+from stages.label.teacher import Teacher
 
 LISTED = 10
+ALONE = WorkerOptions()
 
 
-def run_label(request: LabelRequest, *, dry_run: bool) -> dict[str, Any]:
+def run_label(request: LabelRequest, options: WorkerOptions = ALONE, *, dry_run: bool = False) -> dict[str, Any]:
     """Label the pictures asked for into the store asked for; returns what was done, with a "text" for people.
 
     Raises RequestError before anything is written where the request can't be served, WorkLeftError where something is
     left.
     """
+    if dry_run:
+        source = load_teacher_source(request)
+        return estimate(request, source, list_pictures(request))
+    return label_as_worker(request, options, stop_on_warning)
+
+
+def label_as_worker(
+    request: LabelRequest, options: WorkerOptions, warnings: Callable[[], AbstractContextManager[Interruption]]
+) -> dict[str, Any]:
+    """`run_label` in a process that hears by `warnings` when it is to stop; raises as it does."""
+    began = time.monotonic()
+    source = load_teacher_source(request)
+    worker = worker_name()
+    with Claims(request.store, worker, expiry_s=options.claim_expiry_s) as claims:
+        store = open_or_create(request, source, options, claims)
+        path_of = paths_of_rows(store, request.images)
+        remember_roots(request.store, resolve_roots({root_label(key) for key in store.manifest.keys}, request.images))
+        clean_staging(request.store)
+        teacher = ready_teacher(request, source, store)
+        finished = sum(store.shard_range(shard)[1] for shard in store.finished_shards())
+        with (
+            _shown(options, len(store), finished) as progress,
+            warnings() as interruption,
+        ):
+            queue = ShardQueue(
+                store,
+                claims,
+                progress,
+                WorkerLog(request.store, worker),
+                start=starting_point(alone=not claims.names()),
+                deadline=None if options.time_limit_s is None else began + options.time_limit_s,
+            )
+            threads = min(cores(options.share), max(1, torch.get_num_threads()))
+            label_what_is_left(
+                store,
+                path_of,
+                teacher,
+                queue,
+                among_many=options.among_many,
+                decode_threads=threads,
+                interruption=interruption,
+            )
+    done = {
+        "store": str(request.store),
+        "pictures": len(store),
+        "labelled_now": queue.pictures - queue.rejected,
+        "shards": store.shard_count,
+        "shards_now": len(queue.done),
+        "seconds": round(queue.seconds, 3),
+        "pictures_per_second": round(queue.pictures / max(queue.seconds, 1e-9), 2),
+        "device": store.attributes.run.device,
+        "precision": store.attributes.run.precision,
+    }
+    if options.among_many:
+        return done | {"left": len(queue.left()), "text": _text_of_one(store, queue)}
+    rejected = list(rejected_pictures(store))
+    require_some_labelled(store, rejected)
+    return done | {
+        "rejected": [{"key": key, "reason": reason} for key, reason in rejected],
+        "text": whole_text(store, queue.pictures - queue.rejected, queue.seconds, rejected),
+    }
+
+
+def _shown(options: WorkerOptions, pictures: int, finished: int) -> AbstractContextManager[Progress]:
+    return (
+        nullcontext(SilentProgress()) if options.quiet else show_progress("labelling", pictures, "pictures", finished)
+    )
+
+
+def load_teacher_source(request: LabelRequest) -> LoadedDetector:
+    """The teacher's detector, which must have the taps asked for."""
     source = load_detector_source(request.teacher, request.cfg, request.names)
     source.detector.check_taps(request.features)
-    pictures = list_pictures(request)
-    if dry_run:
-        return estimate(request, source, pictures)
-    store = open_or_create(request, source, pictures)
-    remember_roots(request.store, resolve_roots({root_label(picture.key) for picture in pictures}, request.images))
-    clean_staging(request.store)
+    return source
 
+
+def ready_teacher(request: LabelRequest, source: LoadedDetector, store: LabelStore) -> Teacher:
+    """The teacher on its device, as the store's settings say; this process computes with the store's threads."""
     run = store.attributes.run
     torch.set_num_threads(run.threads)
+    zarr.config.set({"threading.max_workers": run.threads, "async.concurrency": run.threads})
     device = resolve_device(request.device if request.device != "auto" else run.device)
-    teacher = make_teacher(source, store.attributes, device, tuple(store.features))
-    pending = sum(store.shard_range(shard)[1] for shard in store.pending_shards())
-    with (
-        show_progress("labelling", len(store), "pictures", len(store) - pending) as progress,
-        stop_on_warning() as interruption,
-    ):
-        result = label_shards(
-            store,
-            pictures,
-            teacher,
-            decode_threads=max(1, torch.get_num_threads()),
-            progress=progress,
-            interruption=interruption,
-        )
-    rejected = list(rejected_pictures(store))
+    return make_teacher(source, store.attributes, device, tuple(store.features))
+
+
+def require_some_labelled(store: LabelStore, rejected: list[tuple[str, str]]) -> None:
+    """WorkLeftError where every picture of the store was rejected."""
     if len(rejected) == len(store):
         raise WorkLeftError(
             f"all {len(store)} pictures were rejected (the first: {rejected[0][0]}: {rejected[0][1]}); nothing can be "
             "learnt from this store"
         )
-    return {
-        "store": str(request.store),
-        "pictures": len(store),
-        "labelled_now": result.labelled,
-        "rejected": [{"key": key, "reason": reason} for key, reason in rejected],
-        "shards": store.shard_count,
-        "shards_now": result.shards_done,
-        "seconds": round(result.seconds, 3),
-        "pictures_per_second": round((result.labelled + result.rejected) / max(result.seconds, 1e-9), 2),
-        "device": run.device,
-        "precision": run.precision,
-        "text": _text(store, result.labelled, result.seconds, rejected),
-    }
 
 
-def open_or_create(request: LabelRequest, source: LoadedDetector, pictures: list[Picture]) -> LabelStore:
-    """The store of this request: the one that was begun, if it is of the same request, or a new one."""
-    attributes = resolve_attributes(request, source, len(pictures))
-    if not (request.store / "zarr.json").exists():
-        with show_progress("hashing", len(pictures), "pictures") as progress:
-            manifest = hash_pictures(pictures, attributes.run.threads, progress)
-        shapes = feature_shapes(request, source, attributes.input.height, attributes.input.width)
-        create_store(request.store, attributes, manifest, shapes)
-        return LabelStore.open(request.store)
-
-    store = LabelStore.open(request.store)
-    if request.shard_size is None:
-        attributes = replace(attributes, shard_size=store.attributes.shard_size)
-    require_same_labels(store.attributes, attributes, str(request.store))
-    if set(store.features) != set(request.features):
-        raise RequestError(
-            f"{request.store} holds the feature maps {sorted(store.features) or 'of no layer'}, asked are "
-            f"{sorted(request.features) or 'none'}. Give the same --features, or label into a new store"
-        )
-    require_same_pictures(store.manifest, expected_manifest(pictures, store.manifest), str(request.store))
-    check_resumed_run(store, request)
-    if store.pending_shards():
-        for name, (then, now) in differing_versions(store).items():
-            print(
-                f"distill: {request.store} was begun with {name} {then}, this is {now}: rows made now agree with the "
-                "older ones within tolerance, not bit for bit",
-                file=sys.stderr,
-            )
-    return store
-
-
-def _text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple[str, str]]) -> str:
+def whole_text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple[str, str]]) -> str:
     whole = f"{store.path}: {len(store) - len(rejected)} of {len(store)} pictures in {store.shard_count} shards"
     lines = [f"{whole}; {labelled} labelled now, in {seconds:.1f} s"]
     if rejected:
@@ -128,3 +141,12 @@ def _text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple
         if len(rejected) > LISTED:
             lines.append(f"  and {len(rejected) - LISTED} more, in {store.path}/ledger")
     return "\n".join(lines)
+
+
+def _text_of_one(store: LabelStore, queue: ShardQueue) -> str:
+    left = len(queue.left())
+    with_others = f"; {left} are with other workers" if left else ""
+    return (
+        f"{store.path}: {len(queue.done)} of {store.shard_count} shards by this worker, {queue.pictures} pictures in "
+        f"{queue.seconds:.1f} s{with_others}"
+    )

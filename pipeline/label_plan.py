@@ -1,6 +1,5 @@
 """What a label command asks for, resolved: pictures, teacher, settings, and the store they belong to."""
 
-import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,8 @@ import torch
 
 from data.errors import RequestError
 from data.pictures import Picture, find_pictures
-from data.prefetch import map_ahead
 from data.store.create import codec_pipeline
 from data.store.layout import FeatureShape, default_shard_size
-from data.store.manifest import Manifest, ManifestEntry, make_manifest
 from data.store.reader import LabelStore
 from data.store.schema import (
     TEACHER_STRIDE,
@@ -27,7 +24,6 @@ from data.store.schema import (
 from data.views import FILL, Resize
 from pipeline.input_size import check_input_size
 from pipeline.model_source import LoadedDetector
-from pipeline.progress import Progress
 from stages.device import resolve_device, resolve_precision
 from stages.label.teacher import Teacher, choose_classes
 from stages.networks.layers import map_shapes
@@ -61,6 +57,7 @@ class LabelRequest:
     batch_size: int | None = None
     threads: int | None = None
     limit: int | None = None
+    deduplicate: bool = False
 
 
 def list_pictures(request: LabelRequest) -> list[Picture]:
@@ -69,41 +66,15 @@ def list_pictures(request: LabelRequest) -> list[Picture]:
     return pictures[: request.limit] if request.limit is not None else pictures
 
 
-def hash_pictures(pictures: Sequence[Picture], threads: int, progress: Progress) -> Manifest:
-    """Read and hash every file."""
-
-    def entry(picture: Picture) -> ManifestEntry:
-        data = picture.path.read_bytes()
-        return ManifestEntry(picture.key, len(data), hashlib.sha256(data).hexdigest())
-
-    entries = []
-    for made in map_ahead(entry, pictures, threads=threads, ahead=4 * threads):
-        entries.append(made)
-        progress.advance()
-    return make_manifest(entries)
-
-
-def expected_manifest(pictures: Sequence[Picture], existing: Manifest) -> Manifest:
-    """The manifest these files would give, judged by key and size alone: a resumed store is not hashed again.
-
-    What changed without changing its size is found when the picture is read (`pipeline.label.load`).
-    """
-    known = {entry.key: entry for entry in existing}
-
-    def entry(picture: Picture) -> ManifestEntry:
-        size = picture.path.stat().st_size
-        old = known.get(picture.key)
-        return old if old is not None and old.size == size else ManifestEntry(picture.key, size, "00" * 32)
-
-    return make_manifest(entry(picture) for picture in pictures)
-
-
 def resolve_attributes(
     request: LabelRequest,
     teacher: LoadedDetector,
     pictures: int,
+    share: int = 1,
 ) -> StoreAttributes:
-    """Every setting as the store records it, with `auto` resolved for this machine. pictures: how many there are.
+    """Every setting as the store records it, with `auto` resolved for this machine.
+
+    pictures: how many there are. share: processes that will share this machine's cores.
 
     Raises RequestError for a setting that no label could be made with, before anything is written.
     """
@@ -137,7 +108,7 @@ def resolve_attributes(
             device=device.type,
             precision=resolve_precision(request.precision, device),
             batch_size=request.batch_size or (64 if device.type == "cuda" else 8),
-            threads=request.threads or torch.get_num_threads(),
+            threads=request.threads or max(1, torch.get_num_threads() // share),
             memory_format="channels_last",
             codec_pipeline=codec_pipeline(),
             versions={"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES},
@@ -162,8 +133,7 @@ def feature_shapes(request: LabelRequest, teacher: LoadedDetector, height: int, 
 def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
     """Later rows are made with the run settings recorded in the store.
 
-    RequestError where the command names another device type, precision, batch size or thread count, or where this
-    machine has no such device.
+    RequestError where the command names another device type, precision, batch size or thread count.
     """
     run = store.attributes.run
     asked = {
@@ -178,9 +148,19 @@ def check_resumed_run(store: LabelStore, request: LabelRequest) -> None:
                 f"{flag} {wanted}: {request.store} was begun with {recorded}, and its rows must not depend on when "
                 "they were made. Leave the flag out, or label into a new store"
             )
+
+
+def require_able(store: LabelStore) -> None:
+    """RequestError where this process can't make rows as the store's are: no such device, another codec pipeline."""
+    run = store.attributes.run
+    if run.codec_pipeline != codec_pipeline():
+        raise RequestError(
+            f"{store.path} is written by zarr's codec pipeline {run.codec_pipeline}, not by {codec_pipeline()}: set "
+            "ZARR_CODEC_PIPELINE__PATH to the former"
+        )
     if run.device == "cuda" and not torch.cuda.is_available():
         raise RequestError(
-            f"{request.store} was begun on a CUDA device and this machine has none; go on where there is one, or label "
+            f"{store.path} was begun on a CUDA device and this machine has none; go on where there is one, or label "
             "into a new store"
         )
 

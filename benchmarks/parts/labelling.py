@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.pictures import Picture
 from data.prefetch import map_ahead
+from data.store.claims import Claims
 from data.store.create import codec_pipeline, create_store
 from data.store.layout import default_shard_size
 from data.store.manifest import Manifest, ManifestEntry, make_manifest
@@ -22,9 +23,12 @@ from data.views import FILL
 from parts.scene import TAP, Scene, decoded, pictures, random_teacher
 from parts.turns import Finding, Goal, in_turn, ratio, spread
 from pipeline.interrupt import Interruption
-from pipeline.label import label_shards, load, seats
+from pipeline.label import label_shards
+from pipeline.label_input import load, seats
 from pipeline.label_plan import DEFAULT_FM_NMS, INTERPOLATION
 from pipeline.progress import SilentProgress
+from pipeline.shard_queue import ShardQueue
+from pipeline.worker_log import WorkerLog
 from stages.device import Precision, autocast, synchronize
 from stages.label.teacher import Teacher
 from stages.networks.layers import map_shapes
@@ -86,15 +90,18 @@ class Labelling:
 
     def label_into(self, path: Path, teacher: Teacher, threads: int | None = None) -> float:
         """Label all pictures into a new store; pictures per second, writing included."""
-        result = label_shards(
-            self.store(path, teacher.taps),
-            self.pictures,
-            teacher,
-            decode_threads=threads or self.scene.threads,
-            progress=SilentProgress(),
-            interruption=Interruption(),
-        )
-        return len(self.pictures) / result.seconds
+        store = self.store(path, teacher.taps)
+        with Claims(path, "benchmark") as claims:
+            queue = ShardQueue(store, claims, SilentProgress(), WorkerLog(path, "benchmark"))
+            label_shards(
+                store,
+                lambda row: self.pictures[row].path,
+                teacher,
+                queue,
+                decode_threads=threads or self.scene.threads,
+                interruption=Interruption(),
+            )
+        return len(self.pictures) / queue.seconds
 
     def label(self, teacher: Teacher, threads: int | None = None) -> float:
         """The same into a store that is thrown away."""
@@ -107,7 +114,7 @@ class Labelling:
             store = self.store(Path(folder) / "empty.store")
             began = time.perf_counter()
             for _ in map_ahead(
-                lambda seat: load(self.pictures[seat.row], store, seat),
+                lambda seat: load(self.pictures[seat.row].path, store, seat),
                 (seat for shard in store.pending_shards() for seat in seats(store, shard, self.scene.device)),
                 threads=threads,
                 ahead=2 * self.scene.label_batch,

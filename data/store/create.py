@@ -34,6 +34,12 @@ def codec_pipeline() -> str:
     return str(zarr.config.get("codec_pipeline.path"))
 
 
+def require_free(path: Path) -> None:
+    """RequestError where there is anything but an empty folder."""
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise RequestError(f"{path} exists and is not an empty folder: name a new folder for the store.")
+
+
 def create_store(
     path: Path,
     attributes: StoreAttributes,
@@ -53,8 +59,7 @@ def create_store(
     listed = manifest_bytes(manifest)
     stored = replace(attributes, manifest_sha256=sha256_bytes(listed))
     arrays = array_layouts(stored, features, label_chunk, feature_chunk)
-    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise RequestError(f"{path} exists and is not an empty folder: name a new folder for the store.")
+    require_free(path)
     try:
         path.resolve().parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(path) as folder:

@@ -1,5 +1,6 @@
 """The ledger: one record per finished shard, the only thing that makes a shard exist for a reader."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,5 +53,6 @@ def parse_record(data: bytes) -> LedgerRecord:
 
 def finished_shards(store: Path) -> list[int]:
     """Shards that have a record, in order; one listing of the folder, nothing is read."""
-    names = (path.stem for path in (store / LEDGER).glob("*.json"))
+    with os.scandir(store / LEDGER) as entries:
+        names = [entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json")]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) >= 8)

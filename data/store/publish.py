@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from data.errors import RequestError, WorkLeftError
+from data.errors import DiskFullError, RequestError, WorkLeftError
 from data.store.canonical import sha256_file
 from data.store.create import codec_pipeline
 from data.store.files import sync, write_synced
@@ -54,9 +54,10 @@ def publish_shard(
     finder puts all of its own files into place again, which is a whole shard, and its own record atomically over the
     other's. The last to look leaves record and files that agree, whichever of the two they are.
 
-    on_step: called after every write with what was done. Raises WorkLeftError when the file system fails (with the
-    bytes needed and free when it is full; the staged shard is removed), RequestError when this process would write
-    other bytes than the store's other workers or a picture changed, ValueError for rows that are not this shard's.
+    on_step: called after every write with what was done. Raises WorkLeftError when the file system fails, DiskFullError
+    with the bytes needed and free when it is full (the staged shard is removed), RequestError when this process would
+    write other bytes than the store's other workers or a picture changed, ValueError for rows that are not of this
+    shard.
     """
     first, count = store.shard_range(shard)
     stop = first + count
@@ -98,7 +99,7 @@ def publish_shard(
             ) from error
         rest = sum(array.nbytes for name, array in values.items() if array_file(name, array.ndim, shard) not in staged)
         needed = sum(size for size, _ in staged.values()) + rest
-        raise WorkLeftError(
+        raise DiskFullError(
             f"The disk is full: shard {shard} of {store.path} needs up to {needed} bytes, "
             f"{shutil.disk_usage(store.path).free} are free. Nothing of it was left behind; make room and run the same "
             "command again."

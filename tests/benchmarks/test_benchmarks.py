@@ -77,3 +77,10 @@ def test_figures_of_another_machine_are_not_taken_up(parts, tmp_path: Path):
     report.write_results(tmp_path / "r.json", "one machine", {"label": result})
     assert report.read_results(tmp_path / "r.json", "one machine") == {"label": result}
     assert report.read_results(tmp_path / "r.json", "another") == {}
+
+
+def test_many_workers_are_simulated_and_their_figures_kept(tmp_path: Path):
+    flags = ["--quick", "--only", "simulation", "--out", str(tmp_path)]
+    said = run("cluster.py", *flags)
+    assert "| 1,024 workers: simulated time over the ideal |" in said
+    assert said.splitlines()[0] in (tmp_path / "cluster-benchmarks.md").read_text()

@@ -1,16 +1,20 @@
 """Every flag reaches the field it names, and no other: a flag that does nothing would go unnoticed for long."""
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli.output import parse_duration
+from data.errors import RequestError
 from data.store.schema import FmNmsAttributes
 from pipeline import bench_command, label_command, predict_command, show_command, train_command
 from pipeline.bench_command import BenchRequest
 from pipeline.label_plan import LabelRequest
 from pipeline.train_request import TrainRequest
+from pipeline.worker import WorkerOptions
 from tests.command_line import succeed
 
 TRAIN: list[tuple[tuple[Any, ...], str, Any]] = [
@@ -102,6 +106,7 @@ LABEL: list[tuple[tuple[Any, ...], str, Any]] = [
     (("--batch-size", "auto"), "batch_size", None),
     (("--threads", 7), "threads", 7),
     (("--limit", 7), "limit", 7),
+    (("--deduplicate",), "deduplicate", True),
 ]
 
 
@@ -112,8 +117,49 @@ def test_label(monkeypatch: pytest.MonkeyPatch, flags: tuple[Any, ...], field: s
     plain = LabelRequest(("a", "x=b"), Path("s"), Path("t.weights"))
     assert succeed(*given).stdout == "said\n"
     succeed(*given, "--dry-run", *flags)
-    assert calls[0] == ((plain,), {"dry_run": False})
-    assert calls[1] == ((replace(plain, **{field: value}),), {"dry_run": True})
+    assert calls[0] == ((plain, WorkerOptions()), {"dry_run": False})
+    assert calls[1] == ((replace(plain, **{field: value}), WorkerOptions()), {"dry_run": True})
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (("--worker",), "among_many", True),
+        (("--time-limit", "90m"), "time_limit_s", 5400.0),
+        (("--claim-expiry", "30s"), "claim_expiry_s", 30.0),
+    ],
+)
+def test_how_to_take_part_in_a_labelling(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[Any, ...], field: str, value: Any
+):
+    calls = caught(monkeypatch, label_command, "run_label", {"text": "said"})
+    succeed("label", "a", "--teacher", "t.weights", "--store", "s", *flags)
+    assert calls[0][0][1] == replace(WorkerOptions(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    {
+        "90": 90,
+        "30s": 30,
+        "90m": 5400,
+        "1.5h": 5400,
+        "2d": 172800,
+        "10:00": 600,
+        "1:30:00": 5400,
+        "2-12": 216000,
+        "1-00:30": 88200,
+        "1-00:00:30": 86430,
+    }.items(),
+)
+def test_durations_are_given_in_units_or_as_slurm_does(text: str, seconds: float):
+    assert parse_duration("--time-limit", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "3x", "-5m", "0", "1:2:3:4", "1-2-3"])
+def test_what_is_no_duration_is_refused(text: str):
+    with pytest.raises(RequestError, match=re.escape(f"--time-limit {text}")):
+        parse_duration("--time-limit", text)
 
 
 def test_every_field_of_a_labelling_has_a_flag():

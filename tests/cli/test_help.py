@@ -10,7 +10,20 @@ from cli.main import app
 from tests.command_line import ENVIRONMENT, ROOT, distill, run_python, start_process
 
 COMMANDS = ("label", "train", "bench", "verify", "show", "predict", "demo")
-HEAVY = ("torch", "torchvision", "zarr", "dask", "numpy", "PIL", "matplotlib", "tensorboard", "rich")
+LINES = (*((command,) for command in COMMANDS), ("submit",), ("submit", "label"), ("submit", "train"))
+HEAVY = (
+    "torch",
+    "torchvision",
+    "zarr",
+    "dask",
+    "distributed",
+    "dask_jobqueue",
+    "numpy",
+    "PIL",
+    "matplotlib",
+    "tensorboard",
+    "rich",
+)
 
 IMPORTED = """
 import sys
@@ -29,19 +42,20 @@ def test_every_command_has_help():
     outcome = distill("--help")
     assert outcome.status == 0
     assert outcome.stderr == ""
-    for command in COMMANDS:
+    assert {group.typer_instance.info.name for group in app.registered_groups} == {"submit"}
+    for command in (*COMMANDS, "submit"):
         assert command in outcome.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_commands_help_names_its_flags(command: str):
-    outcome = distill(command, "--help")
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_a_commands_help_names_its_flags(line: tuple[str, ...]):
+    outcome = distill(*line, "--help")
     assert outcome.status == 0
     assert "--" in outcome.stdout
     assert outcome.stdout.startswith("Usage: ")
 
 
-@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), *LINES], ids=" ".join)
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]):
     result = run_python(IMPORTED, *arguments, "--help")
     assert result.returncode == 0, result.stderr

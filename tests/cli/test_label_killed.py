@@ -188,7 +188,7 @@ def test_a_process_that_is_warned_before_it_labels_says_so(folder: Path, tmp_pat
     assert "Traceback" not in said
 
 
-def test_a_file_that_cannot_be_read_leaves_its_shard_and_says_which(
+def test_a_file_that_cannot_be_read_leaves_its_shard_alone_and_says_which(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store, name = tmp_path / "store", sorted((folder / "pictures").iterdir())[5].name
@@ -205,8 +205,9 @@ def test_a_file_that_cannot_be_read_leaves_its_shard_and_says_which(
         outcome = distill("label", "--store", store, *arguments(folder))
     assert (outcome.status, len(refused)) == (1, 1)
     assert f"{name} can't be read (Permission denied)" in outcome.error
+    assert "1 of 3 shards are left" in outcome.error.lower()
     assert "the same command" in outcome.error
-    assert LabelStore.open(store).finished_shards() == [0]
+    assert LabelStore.open(store).finished_shards() == [0, 2]
     assert verify_store(store)[0].unfinished
     complete(store, arguments(folder), folder / "store")
 

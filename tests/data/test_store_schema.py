@@ -128,7 +128,8 @@ def test_manifest_survives(entries):
     manifest = make_manifest(ManifestEntry(*entry) for entry in entries)
     again = parse_manifest(manifest_bytes(manifest))
     assert list(again) == list(manifest) == [ManifestEntry(*entry) for entry in entries]
-    assert len(manifest_bytes(manifest).splitlines()) == len(entries)
+    lines = [canonical_json({"key": key, "size": size, "digest": digest}) for key, size, digest in entries]
+    assert manifest_bytes(manifest) == b"".join(line + b"\n" for line in lines)
 
 
 def test_manifest_refuses_what_no_store_can_hold():

@@ -1,0 +1,90 @@
+"""Many workers on one small store: what the tests of claims, clusters and chaos start and look at."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data.store.claims import Claims
+from data.store.files import files_below
+from data.store.ledger import finished_shards
+from tests.command_line import ENVIRONMENT, ROOT, succeed
+from tests.pictures import copy_pictures, damage, write_teacher
+
+SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 3, "--threads", 1)
+COUNT = 26
+SHARDS = 9
+
+SLOWLY = """
+import sys, time
+sys.path.insert(0, {root!r})
+from stages.label.teacher import Teacher
+real = Teacher.label
+def label(self, inputs):
+    time.sleep({seconds})
+    return real(self, inputs)
+Teacher.label = label
+from cli.main import main
+if __name__ == "__main__":  # and not in the processes that it starts, which import it
+    main()
+"""
+
+
+def make_folder(folder: Path) -> Path:
+    """pictures/ (one of them damaged), teacher.safetensors, and the undisturbed store/ of one process."""
+    damage(copy_pictures(folder / "pictures", COUNT)[4])
+    write_teacher(folder / "teacher.safetensors", side=64)
+    succeed("label", "--store", folder / "store", *arguments(folder))
+    return folder
+
+
+def arguments(folder: Path) -> tuple[Any, ...]:
+    """Of `distill label` but for the store."""
+    return (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
+
+
+def slowly(folder: Path, seconds: float) -> list[str]:
+    """`distill` with a teacher that takes so long for a batch, as one on a busy GPU does."""
+    script = folder / f"slowly-{seconds}.py"
+    script.write_text(SLOWLY.format(root=str(ROOT), seconds=seconds))
+    return [sys.executable, str(script)]
+
+
+def start_slowly(folder: Path, seconds: float, store: Path, *more: Any) -> "subprocess.Popen[str]":
+    """`distill label` in a process of its own."""
+    return subprocess.Popen(
+        [*slowly(folder, seconds), "label", "--store", str(store), *map(str, (*arguments(folder), *more))],
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(condition: Callable[[], Any], what: str, *processes: "subprocess.Popen[str]") -> None:
+    """Wait until it holds, while these processes live."""
+    end = time.monotonic() + 240
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+def ledger(store: Path) -> list[int]:
+    """Shards with a record, none where there is no store yet."""
+    return finished_shards(store) if store.exists() else []
+
+
+def claimed(store: Path) -> set[str]:
+    """What is claimed now."""
+    return Claims(store, "the test").names()
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Every file of a store."""
+    return {file: (store / file).read_bytes() for file in files_below(store)}

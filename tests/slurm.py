@@ -1,0 +1,93 @@
+"""A real Slurm of two nodes on this machine, and what the tests ask of it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+UP, DOWN = ROOT.parent / "shared/slurm/up", ROOT.parent / "shared/slurm/down"
+
+REQUIRED = "REQUIRE_SLURM"
+"""Set in the environment (as CI does) where a missing Slurm is a failure, not a reason to skip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slurm:
+    """folder: of its configuration, state and logs."""
+
+    folder: Path
+
+    def run(self, *command: Any) -> str:
+        """A command of Slurm's; its standard output. Fails with what it said."""
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout.strip()
+
+    def jobs(self) -> list[tuple[str, str, str]]:
+        """Id (with the array's task), state and reason of every job that has not ended."""
+        lines = self.run("squeue", "--noheader", "--array", "--format=%i|%T|%r").splitlines()
+        return [(job, state, reason) for job, state, reason in (line.split("|") for line in lines)]
+
+    def state(self, job: str) -> str:
+        """Of a job that may have ended."""
+        return next(
+            word.partition("=")[2]
+            for word in self.run("scontrol", "show", "job", job).split()
+            if word.startswith("JobState=")
+        )
+
+    def hurry(self) -> None:
+        """A requeued job waits for two minutes; not here."""
+        for job, state, reason in self.jobs():
+            if (state, reason) == ("PENDING", "BeginTime"):
+                # it may have begun or ended meanwhile
+                subprocess.run(
+                    ["scontrol", "update", f"JobId={job}", "StartTime=now"], capture_output=True, check=False
+                )
+
+    def wait(self, condition: Callable[[], Any], what: str, seconds: float = 240, resume: str = "") -> None:
+        """Until it holds, hurrying what was requeued, and the node that is to come back."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain until {what}: {self.jobs()}"
+            self.hurry()
+            if resume:  # it may be back by itself
+                update = ["scontrol", "update", f"nodename={resume}", "state=resume"]
+                subprocess.run(update, capture_output=True, check=False)
+            time.sleep(0.2)
+
+    def lose_node(self, name: str) -> None:
+        """As when it dies: its jobs are killed and put back into the queue. It comes back a moment later."""
+        self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+        self.wait(lambda: self.run("sinfo", "-h", "-n", name, "-o", "%T") != "down", f"{name} is back", resume=name)
+
+    def clear(self) -> None:
+        """Cancel everything, and wait until it is gone."""
+        self.run("scancel", "--user", "root")
+        self.wait(lambda: not self.jobs(), "all jobs are gone")
+
+
+def start(folder: Path) -> Slurm:
+    """Start it. Raises RuntimeError where this machine has none, or it does not come up."""
+    if not UP.exists():
+        raise RuntimeError(f"there is no {UP} to start a Slurm with")
+    if os.geteuid():
+        raise RuntimeError("a Slurm for tests is started as root")
+    # Its daemons keep what they are given as standard output: a pipe would never end.
+    with (folder / "up.log").open("w") as log:
+        done = subprocess.run(
+            ["bash", str(UP), str(folder / "slurm")], stdout=log, stderr=log, check=False, timeout=600
+        )
+    if done.returncode:
+        raise RuntimeError(f"{UP} failed: {(folder / 'up.log').read_text()[-500:]}")
+    return Slurm(folder / "slurm")
+
+
+def stop(slurm: Slurm) -> None:
+    """Cancel its jobs, then stop its daemons."""
+    slurm.clear()
+    subprocess.run(["bash", str(DOWN), str(slurm.folder)], check=True, timeout=60)
