@@ -1,5 +1,6 @@
 """`distill train`: train a detector from stores, from annotations, or from both."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -84,9 +85,13 @@ def train(
     distill_objectness: Annotated[bool, typer.Option("--distill-objectness/--no-distill-objectness")] = True,
     distill_box: Annotated[bool, typer.Option("--distill-box/--no-distill-box")] = True,
     distill_class: Annotated[bool, typer.Option("--distill-class/--no-distill-class")] = True,
+    sync_batch_norm: Annotated[
+        bool, typer.Option("--sync-batch-norm/--no-sync-batch-norm", help="Statistics of all devices' pictures.")
+    ] = True,
     validate_every: Annotated[int | None, typer.Option(min=1, help="Epochs; a twentieth of all if not given.")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Train on so many GPUs, or CPU processes, at once.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read pictures.")] = None,
     image_cache: Annotated[float, typer.Option(min=0, help="Decoded pictures kept in memory, in GB.")] = 2.0,
@@ -95,7 +100,7 @@ def train(
 ) -> None:
     """Train a student from a store of soft labels (the teacher is not needed), or any model without one."""
     from cli.output import say
-    from pipeline.train_command import run_training
+    from pipeline.launch import launched, run_ranks
     from pipeline.train_request import TrainRequest, parse_levels
 
     request = TrainRequest(
@@ -136,6 +141,7 @@ def train(
         distill_objectness=distill_objectness,
         distill_box=distill_box,
         distill_class=distill_class,
+        sync_batch_norm=sync_batch_norm,
         validate_every=validate_every,
         seed=seed,
         device=device,
@@ -143,4 +149,11 @@ def train(
         workers=workers,
         image_cache_gb=image_cache,
     )
-    say(run_training(request, run, resume=resume), as_json)
+    if devices > 1 and not launched(devices):
+        run_ranks(devices, sys.argv[1:])
+        return
+    from pipeline.train_command import run_training
+
+    result = run_training(request, run, resume=resume)
+    if result:
+        say(result, as_json)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.errors import WorkLeftError
+from stages.student.ranks import Ranks
 from stages.student.samples import Batch
+from stages.student.trainer import ALIKE
 
 DISTILLATION = "distillation/"
 CLASS_TERM = "distillation/class"
@@ -30,6 +32,10 @@ class EpochMetrics:
         }
         for name, value in {**counts, **terms}.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def of_all(self, ranks: Ranks) -> "EpochMetrics":
+        """The metrics of all ranks together, each of which has added its slices."""
+        return EpochMetrics(ranks.sum_named(self.sums, ALIKE | {"batches"}))
 
     def check_distillation(self, classes: int, with_teacher: bool = True) -> None:
         """Raise WorkLeftError where a distillation term stayed exactly zero though there was something to learn.

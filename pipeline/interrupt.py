@@ -35,13 +35,18 @@ def raise_on_warning() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_warning() -> Iterator[Interruption]:
-    """Within the context a first warning only sets the flag; a second one does what it did before."""
+def stop_on_warning(*, patient: bool = False) -> Iterator[Interruption]:
+    """Within the context a first warning only sets the flag; a second one does what it did before.
+
+    patient: any number of warnings only set the flag. One of several ranks is warned more than once: by whoever warns
+    all processes of a job, and by what started the ranks.
+    """
     interruption = Interruption()
 
     def request(number: int, frame: FrameType | None) -> None:
         interruption.requested = True
-        restore()
+        if not patient:
+            restore()
 
     with _handled_by(request) as restore:
         yield interruption

@@ -1,5 +1,6 @@
 """Progress of long work on standard error: how far, how fast, how long yet, and what it is waiting for."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -102,7 +103,13 @@ class BarProgress:
 
 @contextmanager
 def show_progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
-    """A bar on a terminal, lines elsewhere. `done` items were there before and don't count in the rate."""
+    """A bar on a terminal, lines elsewhere. `done` items were there before and don't count in the rate.
+
+    Of several processes that torchrun or `train --devices` started to do one work, only the first shows it.
+    """
+    if int(os.environ.get("RANK", 0)):
+        yield SilentProgress()
+        return
     if not sys.stderr.isatty():
         lines = LineProgress(title, total, unit, done)
         yield lines

@@ -51,6 +51,7 @@ class TrainRequest:
     distill_objectness: bool = True
     distill_box: bool = True
     distill_class: bool = True
+    sync_batch_norm: bool = True
     validate_every: int | None = None
     seed: int = 0
     device: str = "auto"
@@ -81,11 +82,12 @@ class TrainRequest:
 
     def require_same(self, recorded: dict[str, Any], run: str) -> None:
         """RequestError where a resumed run's recorded flags differ in what decides what is learnt."""
-        mine = self.to_json()
+        # a flag that did not exist then was what its default is now
+        mine, then = self.to_json(), {**TrainRequest().to_json(), **recorded}
         differing = [
-            f"{field.name} {recorded.get(field.name)!r} there, {mine[field.name]!r} asked"
+            f"{field.name} {then[field.name]!r} there, {mine[field.name]!r} asked"
             for field in fields(self)
-            if field.name not in MAY_CHANGE_ON_RESUME and _plain(recorded.get(field.name)) != _plain(mine[field.name])
+            if field.name not in MAY_CHANGE_ON_RESUME and _plain(then[field.name]) != _plain(mine[field.name])
         ]
         if differing:
             raise RequestError(

@@ -63,9 +63,12 @@ class Resolved:
 
 
 def resolve(
-    request: TrainRequest, stores: Sequence[LabelStore], training: TrainingSet, device: torch.device
+    request: TrainRequest, stores: Sequence[LabelStore], training: TrainingSet, device: torch.device, threads: int
 ) -> Resolved:
-    """Settle what the request leaves open: from the first store where there is one, else the paper's values."""
+    """Settle what the request leaves open: from the first store where there is one, else the paper's values.
+
+    threads: of arithmetic, for all ranks of a machine together.
+    """
     geometry = stores[0].attributes.input if stores else None
     size = request.input_size
     if size is None:
@@ -77,7 +80,7 @@ def resolve(
         input_size=size,
         resize=resize,
         precision=resolve_precision(request.precision, device),
-        threads=torch.get_num_threads(),
+        threads=threads,
     )
 
 

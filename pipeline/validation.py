@@ -10,7 +10,7 @@ from data.errors import RequestError
 from data.picture_cache import PictureCache
 from data.views import Resize
 from pipeline.evaluate import EvaluationPicture, evaluate
-from pipeline.fit import Validator
+from pipeline.keeper import Validator
 from stages.bench.detect import Predictor
 from stages.device import Precision, autocast
 from stages.networks.network import Detector

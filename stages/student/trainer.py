@@ -14,6 +14,7 @@ from stages.networks.network import Detector
 from stages.student.ema import ExponentialMovingAverage
 from stages.student.objective import ObjectiveConfig, objective
 from stages.student.optimiser import parameter_groups
+from stages.student.ranks import Ranks
 from stages.student.samples import Batch
 
 
@@ -31,8 +32,12 @@ class OptimiserConfig:
     ema_decay: float | None = None
 
 
+ALIKE = frozenset({"total", "gradient_norm"})
+"""What a step logs of the whole batch; each loss term is of this rank's slice, and the terms of all ranks add up."""
+
+
 class Trainer:
-    """The student under training: network, optimiser, moving average."""
+    """The student under training: network, optimiser, moving average (kept by the first rank alone)."""
 
     def __init__(
         self,
@@ -43,37 +48,54 @@ class Trainer:
         device: torch.device,
         precision: Precision,
         memory_format: torch.memory_format = torch.channels_last,
+        ranks: Ranks = Ranks(),  # noqa: B008  # a value that nobody can change
+        synchronised: bool = True,
     ) -> None:
         if precision == "float16":
             raise RequestError("--precision float16 can't be trained in without loss scaling; give bfloat16 or float32")
         self.detector = placed(detector, device, memory_format)
+        self.ranks, self.network = ranks, ranks.replicate(self.detector, synchronised=synchronised)
         self.losses, self.config = losses, config
         self.anchors_A2 = torch.tensor(detector.anchors, device=device)
         self.device, self.precision, self.memory_format = device, precision, memory_format
         self.optimiser = torch.optim.SGD(
             parameter_groups(detector, config.weight_decay), lr=0.0, momentum=config.momentum, foreach=True
         )
-        self.ema = ExponentialMovingAverage(detector, config.ema_decay) if config.ema_decay is not None else None
+        decay = config.ema_decay if ranks.first else None
+        self.ema = ExponentialMovingAverage(detector, decay) if decay is not None else None
 
-    def step(self, batch: Batch, learning_rate: float, *, prior_box: bool) -> dict[str, float]:
+    def step(
+        self, batch: Batch, learning_rate: float, *, prior_box: bool, whole: int | None = None
+    ) -> dict[str, float]:
         """Learn from one batch; returns every loss term by name, the total and the gradient's L2 norm.
 
-        Raises WorkLeftError where the loss or the gradient is not finite, before the weights are touched.
+        whole: pictures of the whole batch, of which `batch` is this rank's slice; None where it is all of them. Each
+        rank's loss is divided by its own pictures; weighted by their share of the batch, the losses add up to the loss
+        of one process, and so do the gradients, whatever the slices' sizes and whichever terms a slice has.
+
+        Raises WorkLeftError where the loss or the gradient is not finite, on every rank and before the weights are
+        touched.
         """
-        self.detector.train()
+        self.network.train()
         batch = batch.on(self.device, self.memory_format)
-        with autocast(self.device, self.precision):
-            raw_BCHW = self.detector(batch.pictures_B3HW)
-        total, terms = objective(raw_BCHW, batch, self.anchors_A2, self.losses, prior_box=prior_box)
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        share = 1.0 if whole is None else len(batch.labelled_B) / whole
+        with self.ranks.exchanging():
+            with autocast(self.device, self.precision):
+                raw_BCHW = self.network(batch.pictures_B3HW)
+            total, terms = objective(raw_BCHW, batch, self.anchors_A2, self.losses, prior_box=prior_box)
+            self.optimiser.zero_grad(set_to_none=True)
+            # the gradient becomes the mean over the ranks, and has to be their sum
+            (total * (share * self.ranks.size)).backward()  # type: ignore[no-untyped-call]
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.detector.parameters(), limit)
         names = list(terms)
         values = torch.stack([*(terms[name].float() for name in names), total.detach().float(), norm.float()]).tolist()
-        logged = dict(zip([*names, "total", "gradient_norm"], values, strict=True))
+        *parts, total_here, gradient_norm = values
+        logged = {name: part * share for name, part in zip(names, parts, strict=True)}
+        logged |= {"total": self.ranks.sum(total_here * share), "gradient_norm": gradient_norm}
         if not (math.isfinite(logged["total"]) and math.isfinite(logged["gradient_norm"])):
-            said = ", ".join(f"{name} {value:.4g}" for name, value in logged.items())
+            whole_terms = self.ranks.sum_named(logged, ALIKE)
+            said = ", ".join(f"{name} {value:.4g}" for name, value in whole_terms.items())
             raise WorkLeftError(
                 f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set "
                 "a smaller --clip-norm, or train in --precision float32, in a new run"

@@ -55,6 +55,7 @@ TRAIN: list[tuple[tuple[Any, ...], str, Any]] = [
     (("--no-distill-objectness",), "distill_objectness", False),
     (("--no-distill-box",), "distill_box", False),
     (("--no-distill-class",), "distill_class", False),
+    (("--no-sync-batch-norm",), "sync_batch_norm", False),
     (("--validate-every", 7), "validate_every", 7),
     (("--seed", 7), "seed", 7),
     (("--device", "cpu"), "device", "cpu"),

@@ -17,7 +17,7 @@ from data.images import decode
 from data.store.reader import LabelStore
 from data.views import render, resize_view
 from pipeline import train_command
-from pipeline.fit import Validator
+from pipeline.keeper import Validator
 from pipeline.run_folder import RunFolder
 from stages.networks.model import load_detector
 from stages.networks.network import Detector
