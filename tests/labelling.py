@@ -49,7 +49,10 @@ def arguments(folder: Path) -> tuple[Any, ...]:
 def slowly(folder: Path, seconds: float) -> list[str]:
     """`distill` with a teacher that takes so long for a batch, as one on a busy GPU does."""
     script = folder / f"slowly-{seconds}.py"
-    script.write_text(SLOWLY.format(root=str(ROOT), seconds=seconds))
+    # Renamed into place: another process may be reading it, and would take a file cut short for one that does nothing.
+    staged = script.with_suffix(".new")
+    staged.write_text(SLOWLY.format(root=str(ROOT), seconds=seconds))
+    staged.replace(script)
     return [sys.executable, str(script)]
 
 
