@@ -81,13 +81,16 @@ class TrainRequest:
         return asdict(self)
 
     def require_same(self, recorded: dict[str, Any], run: str) -> None:
-        """RequestError where a resumed run's recorded flags differ in what decides what is learnt."""
-        # a flag that did not exist then was what its default is now
-        mine, then = self.to_json(), {**TrainRequest().to_json(), **recorded}
+        """RequestError where a resumed run's recorded flags differ in what decides what is learnt.
+
+        A flag that the record lacks is younger than the run, which went as the flag's default says.
+        """
+        mine = self.to_json()
+        then = {field.name: recorded.get(field.name, field.default) for field in fields(self)}
         differing = [
-            f"{field.name} {then[field.name]!r} there, {mine[field.name]!r} asked"
-            for field in fields(self)
-            if field.name not in MAY_CHANGE_ON_RESUME and _plain(then[field.name]) != _plain(mine[field.name])
+            f"{name} {value!r} there, {mine[name]!r} asked"
+            for name, value in then.items()
+            if name not in MAY_CHANGE_ON_RESUME and _plain(value) != _plain(mine[name])
         ]
         if differing:
             raise RequestError(
