@@ -8,20 +8,43 @@ import typer
 
 def verify(
     store: Annotated[Path, typer.Argument(help="The store.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Compare checksums only; otherwise every array is decoded too.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Drop the ledger records of damaged shards: label makes them again.")
+    ] = False,
     teacher: Annotated[Path | None, typer.Option(help="Weights, run or model file it should be from.")] = None,
     cfg: Annotated[Path | None, typer.Option(help="Darknet .cfg of the teacher.")] = None,
+    names: Annotated[Path | None, typer.Option(help="Class names of a Darknet teacher, one per line.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Pictures that the teacher labels anew, to compare.")] = 32,
+    images: Annotated[list[str] | None, typer.Option(help="Where the store's pictures are now.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Shards read at once; a core each if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")] = False,
 ) -> None:
     """Check every file of a store; names the damaged shard or file and leaves with status 1."""
     from cli.output import say
     from data.errors import WorkLeftError
-    from pipeline.verify_command import run_verify
+    from pipeline.verify_command import VerifyRequest, run_verify
 
-    result = run_verify(store, teacher, cfg)
+    request = VerifyRequest(
+        store=store,
+        quick=quick,
+        repair=repair,
+        teacher=teacher,
+        cfg=cfg,
+        names=names,
+        sample=sample,
+        images=tuple(images or ()),
+        device=device,
+        threads=threads,
+    )
+    result = run_verify(request)
     say(result, as_json)
     if not result["whole"]:
         raise WorkLeftError(
             f"{store} is not as it was written: what was found is listed above ({len(result['damage'])}). The label "
-            "command that began the store makes what is unfinished, and damaged shards too once their ledger record "
-            "and files are deleted"
+            "command that began the store makes what is unfinished, and damaged shards too once --repair has dropped "
+            "their ledger records"
         )

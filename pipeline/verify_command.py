@@ -1,40 +1,125 @@
 """`distill verify`: is a store whole, unchanged, and from this teacher?"""
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.store.reader import LabelStore
-from data.store.verify import verify_store
-from pipeline.model_source import load_detector_source
+from data.store.repair import drop_damaged_records
+from data.store.verify import Damage, verify_store
+from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
+from pipeline.verify_teacher import Comparison, compare_with_teacher
+
+MOST_THREADS = 16
 
 
-def run_verify(store: Path, teacher: Path | None, cfg: Path | None) -> dict[str, Any]:
-    """Check every file, and with `teacher` that its weights (and cfg) are those the store was labelled with.
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """One field per flag of `distill verify`, under its name. threads: None for one per core, at most MOST_THREADS."""
 
-    Returns "whole" (bool), "damage" and a "text" that names every damaged shard or file. Raises RequestError where
-    there is no store or no teacher.
+    store: Path
+    quick: bool = False
+    repair: bool = False
+    teacher: Path | None = None
+    cfg: Path | None = None
+    names: Path | None = None
+    sample: int = 32
+    images: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int | None = None
+
+
+def run_verify(request: VerifyRequest) -> dict[str, Any]:
+    """Check every file, and with a teacher that its weights (and cfg) are those the store was labelled with and that it
+    says of a sample of pictures what the store holds.
+
+    Returns "whole" (bool), "damage" and a "text" that names every damaged shard or file; with repair "dropped", the
+    shards that lost their record; with a teacher "compared" and "deviations". A store that lacks nothing but what was
+    dropped is not whole. Raises RequestError where there is no store, teacher, or picture to compare with.
     """
+    source = None if request.teacher is None else load_detector_source(request.teacher, request.cfg, request.names)
+    threads = request.threads or min(MOST_THREADS, os.cpu_count() or 1)
     with show_progress("verifying", 1, "shards") as progress:
-        damage = verify_store(store, lambda done, total: progress.count(done, total))
-    problems = [
-        {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished}
-        for item in damage
-    ]
+        damage = verify_store(
+            request.store,
+            lambda done, total: progress.count(done, total),
+            values=not request.quick,
+            threads=threads,
+        )
+    result: dict[str, Any] = {"store": str(request.store)}
     lines = [
         f"{'shard ' + str(item.shard) if item.shard is not None else 'no shard'}: {item.file}: {item.problem}"
         for item in damage
     ]
-    if teacher is not None and not damage:
-        source, recorded = load_detector_source(teacher, cfg), LabelStore.open(store).attributes.teacher
-        for name, found, expected in (
-            ("weights", source.weights_sha256, recorded.weights_sha256),
-            ("cfg", source.cfg_sha256, recorded.cfg_sha256),
-        ):
-            if found != expected:
-                problem = f"the SHA-256 of its {name} is {found}, the store was labelled with {expected}"
-                problems.append({"shard": None, "file": str(teacher), "problem": problem, "unfinished": False})
-                lines.append(f"{teacher}: {problem}")
-    if not problems:
-        lines = [f"{store}: whole and unchanged" + (", and from this teacher" if teacher is not None else "")]
-    return {"store": str(store), "whole": not problems, "damage": problems, "text": "\n".join(lines)}
+    if request.repair:
+        dropped = drop_damaged_records(request.store, damage, values=not request.quick)
+        result["dropped"] = dropped
+        lines += [f"shard {shard}: its ledger record was dropped" for shard in dropped]
+    if source is not None and not damage:
+        store = LabelStore.open(request.store)
+        damage = list(_other_teacher(store, source))
+        lines += [f"{item.file}: {item.problem}" for item in damage]
+        if request.sample and not damage:
+            compared = _compare(request, store, source)
+            result |= {"compared": compared.pictures, "deviations": _deviations(compared)}
+            damage = [_disagreement(item) for item in _deviations(compared) if not item["agrees"]]
+            lines += [_told(item) for item in _deviations(compared)]
+            if compared.absent:
+                lines.append(f"{len(compared.absent)} pictures of the sample are absent or changed, and were left out")
+    if not damage:
+        lines.insert(0, f"{request.store}: whole and unchanged{', and from this teacher' if source else ''}")
+    problems = [
+        {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished}
+        for item in damage
+    ]
+    return result | {"whole": not damage, "damage": problems, "text": "\n".join(lines)}
+
+
+def _other_teacher(store: LabelStore, source: LoadedDetector) -> Iterator[Damage]:
+    recorded = store.attributes.teacher
+    for name, found, expected in (
+        ("weights", source.weights_sha256, recorded.weights_sha256),
+        ("cfg", source.cfg_sha256, recorded.cfg_sha256),
+    ):
+        if found != expected:
+            problem = f"the SHA-256 of its {name} is {found}, the store was labelled with {expected}"
+            yield Damage(None, str(source.file), problem)
+
+
+def _compare(request: VerifyRequest, store: LabelStore, source: LoadedDetector) -> Comparison:
+    with show_progress("labelling anew", min(request.sample, len(store)), "pictures") as progress:
+        return compare_with_teacher(
+            store,
+            source,
+            sample=request.sample,
+            images=request.images,
+            device=request.device,
+            progress=progress,
+        )
+
+
+def _deviations(compared: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "array": item.array,
+            "largest": item.largest,
+            "key": item.key,
+            "scale": item.scale,
+            "kept_alike": item.kept_alike,
+            "agrees": item.agrees,
+        }
+        for item in compared.deviations
+    ]
+
+
+def _told(item: dict[str, Any]) -> str:
+    kept = "" if item["kept_alike"] == 1 else f"; {item['kept_alike']:.4%} of the slots kept in both or neither"
+    far = f"at most {item['largest']:.3g} from the live teacher ({item['key']})"
+    return f"{item['array']}: {far}, of values up to {item['scale']:.3g}{kept}"
+
+
+def _disagreement(item: dict[str, Any]) -> Damage:
+    return Damage(None, item["array"], f"the teacher says otherwise: {_told(item)}")

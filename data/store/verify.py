@@ -1,14 +1,17 @@
-"""Is a store whole and unchanged? Every byte of every file is read."""
+"""Is a store whole, unchanged, and fit to be read? Every byte of every file is looked at."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import WorkLeftError
+from data.prefetch import map_ahead
 from data.store.canonical import sha256_file
 from data.store.damage import StoreDamageError
 from data.store.files import files_below
 from data.store.layout import MANIFEST, array_file, ledger_file
 from data.store.reader import LabelStore
+from data.store.rows import require_publishable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +27,39 @@ class Damage:
     unfinished: bool = False
 
 
-def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Damage]:
+def verify_store(
+    path: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    values: bool = True,
+    threads: int = 1,
+) -> list[Damage]:
     """Everything wrong with a store, in the order of its shards; empty when it is whole.
 
-    Covers metadata, manifest, ledger and shard files, missing shards, and files that belong to nobody. A tap whose
-    whole folder was deleted is no damage. progress: called after each shard. Raises RequestError where there is no
-    store; OSError passes through.
+    Every byte of metadata, manifest, ledger and shard files is read and compared with its digest; missing shards and
+    files that belong to nobody are found too. values: each shard whose digests are right is also decoded and must hold
+    what may be published: keys and digests of the manifest, a verdict on every picture, finite labels. That finds what
+    was written wrongly in the first place, and a zarr that reads it otherwise. A tap whose whole folder was deleted is
+    no damage. threads: shards looked at beside one another; each holds one in memory if values are read.
+
+    progress: called after each shard. Raises RequestError where there is no store; OSError passes through.
     """
     try:
         store = LabelStore.open(path)
     except StoreDamageError as error:
         # without its metadata nothing can be said of the rest
         return [Damage(None, error.file, error.problem)]
-    found: list[Damage] = []
     known = {"zarr.json", MANIFEST, *(file for file in store.metadata.files if (path / file).exists())}
-    for shard in range(store.shard_count):
-        files = [array_file(name, store.dimensions(name), shard) for name in store.array_names]
-        known.update(files, [ledger_file(shard)])
-        found += _verify_shard(store, shard, files)
+    known.update(file for shard in range(store.shard_count) for file in [*_files(store, shard), ledger_file(shard)])
+    found: list[Damage] = []
+    looked_at = map_ahead(
+        lambda shard: verify_shard(store, shard, values=values),
+        range(store.shard_count),
+        threads=threads,
+        ahead=2 * threads,
+    )
+    for shard, damage in enumerate(looked_at):
+        found += damage
         progress(shard + 1, store.shard_count)
     strays = [
         Damage(None, file, "the file belongs to nothing in the store")
@@ -51,7 +69,9 @@ def verify_store(path: Path, progress: Callable[[int, int], None] = lambda done,
     return found + strays
 
 
-def _verify_shard(store: LabelStore, shard: int, files: list[str]) -> list[Damage]:
+def verify_shard(store: LabelStore, shard: int, *, values: bool) -> list[Damage]:
+    """Everything wrong with one shard, as `verify_store` finds it."""
+    files = _files(store, shard)
     if not (store.path / ledger_file(shard)).exists():
         begun = any((store.path / file).exists() for file in files)
         problem = "files of the shard are there, but no ledger record" if begun else "the shard is unfinished"
@@ -71,4 +91,26 @@ def _verify_shard(store: LabelStore, shard: int, files: list[str]) -> list[Damag
             found.append(Damage(shard, file, f"the file has {size} bytes, {entry[0]} were written"))
         elif sha256_file(store.path / file) != entry:
             found.append(Damage(shard, file, "the file was altered"))
-    return found
+    return found or (_verify_values(store, shard) if values else [])
+
+
+def _verify_values(store: LabelStore, shard: int) -> list[Damage]:
+    first, count = store.shard_range(shard)
+    manifest = store.manifest
+    try:
+        require_publishable(
+            store.read_shard(shard),
+            manifest.keys[first : first + count],
+            manifest.digests[first : first + count],
+            store.attributes.label_shape,
+            store.features,
+        )
+    except StoreDamageError as error:
+        return [Damage(shard, error.file, error.problem)]
+    except (ValueError, WorkLeftError) as error:
+        return [Damage(shard, ledger_file(shard), f"what the shard holds should not have been written: {error}")]
+    return []
+
+
+def _files(store: LabelStore, shard: int) -> list[str]:
+    return [array_file(name, store.dimensions(name), shard) for name in store.array_names]

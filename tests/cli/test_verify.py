@@ -3,14 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data.store.files import files_below
 from data.store.layout import array_file, ledger_file
 from data.store.reader import LabelStore
+from pipeline import label
 from tests.command_line import distill, succeed
-from tests.pictures import copy_pictures, write_darknet, write_teacher
+from tests.pictures import copy_pictures, snapshot, write_darknet, write_teacher
 
 SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 2, "--threads", 1)
 
@@ -111,6 +113,86 @@ def test_the_teacher_is_told_from_another(folder: Path, tmp_path: Path):
     outcome = distill("verify", store, "--teacher", other)
     assert outcome.status == 1
     assert f"{other}: the SHA-256 of its weights is" in outcome.stdout
+
+
+def test_the_live_teacher_says_what_the_store_holds(folder: Path, tmp_path: Path):
+    store = tmp_path / "store"
+    given = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
+    succeed("label", *given, "--store", store, "--features", "conv20", "--classes", "WBC", "--classes", "RBC")
+    check = ("verify", store, "--teacher", folder / "teacher.safetensors")
+    result = json.loads(succeed(*check, "--sample", 3, "--json").stdout)
+    assert (result["whole"], result["compared"]) == (True, 3)
+    assert [item["array"] for item in result["deviations"]] == ["soft_labels", "features/conv20"]
+    for item in result["deviations"]:
+        assert item["agrees"]
+        assert item["largest"] <= 2e-3 * max(1, item["scale"])
+        assert item["kept_alike"] == 1
+    text = succeed(*check).stdout
+    assert "soft_labels: at most " in text
+    assert "features/conv20: at most " in text
+
+
+def test_a_store_that_the_teacher_does_not_say_is_not_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The right weights, checksums that agree, and labels of something else: what no digest can show."""
+    real = label.load
+
+    def mirrored(*given: Any) -> Any:
+        decoded = real(*given)
+        seat = decoded.seat
+        seat.inputs_B3HW[seat.index] = seat.inputs_B3HW[seat.index].flip(-1)
+        return decoded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label, "load", mirrored)
+        given = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
+        succeed("label", *given, "--store", tmp_path / "store")
+    succeed("verify", tmp_path / "store")
+    outcome = distill("verify", tmp_path / "store", "--teacher", folder / "teacher.safetensors", "--json")
+    assert outcome.status == 1
+    result = json.loads(outcome.stdout)
+    assert not result["whole"]
+    assert not result["deviations"][0]["agrees"]
+    assert "the teacher says otherwise" in result["damage"][0]["problem"]
+
+
+def test_pictures_to_compare_with_are_looked_for_where_they_are(folder: Path, tmp_path: Path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "store.work/roots.json").unlink()
+    check = ("verify", copy / "store", "--teacher", copy / "teacher.safetensors")
+    outcome = distill(*check)
+    assert outcome.status == 2
+    assert "give their folder with --images, or --sample 0" in outcome.error
+    assert "and from this teacher" in succeed(*check, "--sample", 0).stdout
+    first, *_ = sorted((copy / "pictures").iterdir())
+    first.write_bytes(b"another picture")
+    said = succeed(*check, "--images", copy / "pictures").stdout
+    assert "1 pictures of the sample are absent or changed" in said
+
+
+def test_a_repaired_store_is_the_undisturbed_one(folder: Path, store: Path):
+    for shard, array in ((0, "soft_labels"), (2, "image/key")):
+        flip_a_bit(store / array_file(array, LabelStore.open(store).dimensions(array), shard))
+    given = ("label", folder / "pictures", "--teacher", folder / "teacher.safetensors", "--store", store, *SETTINGS)
+    assert "0 labelled now" in succeed(*given).stdout
+    outcome = distill("verify", store, "--repair", "--json")
+    assert outcome.status == 1
+    assert json.loads(outcome.stdout)["dropped"] == [0, 2]
+    assert "shard 0: its ledger record was dropped" not in distill("verify", store, "--repair").stdout
+    assert "3 labelled now" in succeed(*given).stdout
+    assert snapshot(store) == snapshot(folder / "store")
+    assert json.loads(succeed("verify", store, "--repair", "--json").stdout)["dropped"] == []
+
+
+def test_quick_compares_checksums_only(store: Path, monkeypatch: pytest.MonkeyPatch):
+    def decoded(*given: Any, **named: Any) -> Any:
+        raise AssertionError("an array was decoded")
+
+    monkeypatch.setattr(LabelStore, "read_rows", decoded)
+    succeed("verify", store, "--quick")
+    flip_a_bit(store / ledger_file(1))
+    assert distill("verify", store, "--quick").stdout.startswith(f"shard 1: {ledger_file(1)}: ")
 
 
 def test_a_darknet_teacher_is_told_by_its_cfg_too(folder: Path, tmp_path: Path):

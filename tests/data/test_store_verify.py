@@ -4,13 +4,17 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data.errors import RequestError
+from data.store import publish
 from data.store.damage import StoreDamageError
 from data.store.files import files_below
+from data.store.layout import array_file, ledger_file
 from data.store.publish import publish_shard
 from data.store.reader import LabelStore
+from data.store.repair import drop_damaged_records
 from data.store.verify import Damage, verify_store
 from tests.reference_store import filled_rows, make_store
 
@@ -113,3 +117,69 @@ def test_the_advice_in_the_error_mends_the_shard(path: Path):
     assert verify_store(path) == []
     assert altered.read_bytes() == good
     assert {file: (path / file).stat().st_ino for file in inodes} == inodes
+
+
+def test_what_was_written_wrongly_has_right_checksums_and_is_found_by_its_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = make_store(tmp_path / "store")
+    monkeypatch.setattr(publish, "require_publishable", lambda *given: None)
+    for shard in store.pending_shards():
+        rows = filled_rows(store, shard)
+        if shard == 0:
+            rows.soft_labels[1] = np.nan
+        if shard == 2:
+            rows.status[0] = 0
+        publish_shard(store, shard, rows)
+    assert verify_store(store.path, values=False) == []
+    nan, pending = verify_store(store.path)
+    assert (nan.shard, nan.file, nan.problem) == (0, "soft_labels/c.0.0.0.0.0", "a labelled picture reads as NaN")
+    assert (pending.shard, pending.file) == (2, ledger_file(2))
+    assert pending.problem.endswith("a row is neither labelled nor rejected")
+
+
+def test_any_number_of_threads_finds_the_same_in_the_same_order(path: Path):
+    for shard in (0, 2):
+        (path / array_file("soft_labels", 5, shard)).write_bytes(b"?")
+    (path / "ledger/00000009.json").write_bytes(b"?")
+    damage = verify_store(path)
+    assert [item.shard for item in damage] == [0, 2, None]
+    told = []
+    assert verify_store(path, lambda done, total: told.append(done), threads=3) == damage
+    assert told == [1, 2, 3]
+
+
+@pytest.mark.parametrize("harm", ["shard file", "record"])
+def test_repair_drops_the_records_of_damaged_shards_and_nothing_else(path: Path, harm: str):
+    (path / (array_file("soft_labels", 5, 1) if harm == "shard file" else ledger_file(1))).write_bytes(b"?")
+    (path / ledger_file(2)).unlink()
+    (path / "stray").write_bytes(b"?")
+    before = files_below(path)
+    assert drop_damaged_records(path, verify_store(path), values=True) == [1]
+    assert [file for file in before if file not in files_below(path)] == [ledger_file(1)]
+    assert drop_damaged_records(path, verify_store(path), values=True) == []
+    store = LabelStore.open(path)
+    assert store.pending_shards() == [1, 2]
+    for shard in store.pending_shards():
+        assert publish_shard(store, shard, filled_rows(store, shard))
+    (path / "stray").unlink()
+    assert verify_store(path) == []
+
+
+def test_what_another_worker_has_mended_meanwhile_is_left(path: Path):
+    file = path / array_file("soft_labels", 5, 1)
+    content = file.read_bytes()
+    file.write_bytes(b"?")
+    damage = verify_store(path)
+    file.write_bytes(content)
+    assert drop_damaged_records(path, damage, values=True) == []
+    assert verify_store(path) == []
+
+
+def test_damage_to_the_metadata_drops_nothing(path: Path):
+    (path / "manifest.jsonl").write_bytes(b"?")
+    before = files_below(path)
+    damage = verify_store(path)
+    assert [item.shard for item in damage] == [None]
+    assert drop_damaged_records(path, damage, values=True) == []
+    assert files_below(path) == before
