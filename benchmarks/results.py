@@ -9,13 +9,16 @@ run is begun that is not expected to end within it. --render writes the page fro
 """
 
 import argparse
+import fcntl
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ablation.cost import measure_cost
 from ablation.experiments import Ablation, in_order, make_ablation
@@ -56,6 +59,7 @@ def main() -> None:
 
     profile, out = PROFILES[arguments.profile], arguments.out or ROOT / "docs"
     work = (arguments.work / profile.name).resolve()
+    lock = only_one(work)
     pools = make_pools(arguments.data, work)
     ablation = make_ablation(pools, profile, work)
     unknown = set(arguments.only or ()) - {table.key for table in ablation.tables}
@@ -80,6 +84,18 @@ def main() -> None:
         if (found := Ledger.read(out / f"results-{each.name}.json")) is not None
     ]
     write_page(out / "results.md", chapters)
+    lock.close()
+
+
+def only_one(work: Path) -> IO[str]:
+    """The lock of a work folder; ends the process where another one has it."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = (work / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"{work} is being worked in by another process; wait for it, or name another --work")
+    return lock
 
 
 def make_pools(data: Path, work: Path) -> dict[str, Pool]:

@@ -24,7 +24,8 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class Student:
     """A training by what makes it differ. store: name of the store task. lists: of the pool. annotations: `known`,
-    `annotations`, or the name of a pseudo-label task. flags: beside the profile's recipe."""
+    `annotations`, or the name of a pseudo-label task. flags: beside the profile's recipe. steps_share: of the profile's
+    steps; the same for all rows of a table."""
 
     name: str
     store: str
@@ -32,6 +33,7 @@ class Student:
     annotations: str = "known"
     flags: tuple[str, ...] = ()
     model: tuple[str, ...] = ("--model", "f-yolo")
+    steps_share: float = 1.0
 
 
 class Commands:
@@ -44,7 +46,7 @@ class Commands:
         """A path as the commands name it."""
         return str(path.relative_to(self.work))
 
-    def teacher(self, name: str, annotations: str, lists: tuple[str, ...]) -> Task:
+    def teacher(self, name: str, annotations: str, lists: tuple[str, ...], steps_share: float = 1.0) -> Task:
         """A YOLOv2 trained on these lists, judged on the validation list."""
         profile = self.profile
         shape = ("--model", "yolov2", "--width", f"{profile.teacher_width:g}", "--anchors", "kmeans")
@@ -52,7 +54,7 @@ class Commands:
             *("train", *shape, "--images", self.below(self.pool.images), "--names", self.below(self.pool.names)),
             *self._judged(annotations, lists),
             *("--input-size", str(profile.input_size)),
-            *self._length(profile.teacher_steps, self.pool.count(*lists)),
+            *self._length(steps_share * profile.teacher_steps, self.pool.count(*lists)),
             *("--seed", "0", *self._machine(), *profile.recipe, "--run", name),
         )
         return Task(name, "teacher", command, pool=self.pool.name)
@@ -77,13 +79,13 @@ class Commands:
         return Task(name, "merged", command, (teacher.name, like.name), self.pool.name)
 
     def student(self, student: Student, seed: int, value: int) -> Task:
-        """One training; all of a table take the profile's number of steps, to the nearest whole epoch."""
+        """One training, of its share of the profile's steps to the nearest whole epoch."""
         profile, name = self.profile, f"{student.name}/seed-{seed}"
         command = (
             *("train", *student.model, "--width", f"{profile.student_width:g}"),
             *("--store", student.store, "--images", self.below(self.pool.images)),
             *("--names", self.below(self.pool.names), *self._judged(student.annotations, student.lists)),
-            *self._length(profile.steps, self.pool.count(*student.lists)),
+            *self._length(student.steps_share * profile.steps, self.pool.count(*student.lists)),
             *("--seed", str(seed), *self._machine(), *profile.recipe, *student.flags, "--run", name),
         )
         known = {"known", "annotations"}
@@ -98,7 +100,7 @@ class Commands:
             *("--val-list", self.below(self.pool.lists["validation"])),
         )
 
-    def _length(self, steps: int, pictures: int) -> tuple[str, ...]:
+    def _length(self, steps: float, pictures: int) -> tuple[str, ...]:
         batch = self.profile.batch_size
         return ("--batch-size", str(batch), "--epochs", str(max(1, round(steps / max(1, pictures // batch)))))
 
