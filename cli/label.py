@@ -39,6 +39,9 @@ def label(
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Label each content once, under its first name.")
     ] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add pictures that the store does not have yet, as new shards.")
+    ] = False,
     worker: Annotated[
         bool, typer.Option("--worker", help="One of many on a store: leave when the rest is with others.")
     ] = False,
@@ -95,6 +98,7 @@ def label(
         threads=threads,
         limit=limit,
         deduplicate=deduplicate,
+        add=add,
     )
     options = WorkerOptions(
         among_many=worker,

@@ -97,7 +97,7 @@ def label_shard(
         if failure:
             queue.fail(shard, failure)
             return None
-        queue.advance(len(batch))
+        queue.advance(sum(not item.gap for item in batch))
         start += len(batch)
     return rows
 
@@ -106,6 +106,8 @@ def label_batch(rows: ShardRows, start: int, batch: Sequence[Decoded], teacher: 
     """Fill rows from `start` on. A rejected picture holds its place in the batch: its neighbours don't depend on it."""
     output = teacher.label(batch[0].seat.inputs_B3HW)
     for i, item in enumerate(batch):
+        if item.gap:
+            continue
         if item.reason:
             rows.reject(start + i, item.reason)
             continue

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import zarr
 
-from data.errors import WorkLeftError
+from data.errors import RequestError, WorkLeftError
 from data.pictures import resolve_roots, root_label
 from data.store.claims import Claims
 from data.store.reader import LabelStore
@@ -22,7 +23,7 @@ from pipeline.label_store import open_or_create
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import Progress, SilentProgress, show_progress
 from pipeline.shard_queue import ShardQueue, starting_point
-from pipeline.store_roots import remember_roots
+from pipeline.store_roots import remember_roots, remembered_roots
 from pipeline.worker import WorkerOptions, cores, label_what_is_left
 from pipeline.worker_log import WorkerLog, worker_name
 from stages.device import resolve_device
@@ -53,13 +54,14 @@ def label_as_worker(
     worker = worker_name()
     with Claims(request.store, worker, expiry_s=options.claim_expiry_s) as claims:
         store = open_or_create(request, source, options, claims)
-        path_of = paths_of_rows(store, request.images)
-        remember_roots(request.store, resolve_roots({root_label(key) for key in store.manifest.keys}, request.images))
+        roots = _roots(store, request)
+        path_of = paths_of_rows(store, roots)
+        remember_roots(request.store, roots)
         clean_staging(request.store)
         teacher = ready_teacher(request, source, store)
-        finished = sum(store.shard_range(shard)[1] for shard in store.finished_shards())
+        finished = sum(store.pictures_of(shard) for shard in store.finished_shards())
         with (
-            _shown(options, len(store), finished) as progress,
+            _shown(options, store.pictures, finished) as progress,
             warnings() as interruption,
         ):
             queue = ShardQueue(
@@ -82,7 +84,7 @@ def label_as_worker(
             )
     done = {
         "store": str(request.store),
-        "pictures": len(store),
+        "pictures": store.pictures,
         "labelled_now": queue.pictures - queue.rejected,
         "shards": store.shard_count,
         "shards_now": len(queue.done),
@@ -107,6 +109,22 @@ def _shown(options: WorkerOptions, pictures: int, finished: int) -> AbstractCont
     )
 
 
+def _roots(store: LabelStore, request: LabelRequest) -> dict[str, Path]:
+    """Where every picture that is not labelled yet lies; with `add` the others may lie where they did, or nowhere."""
+    if not request.add:
+        return resolve_roots(store.root_labels, request.images)
+    given = {root_label(picture.key) for picture in list_pictures(request)}
+    roots = remembered_roots(store.path) | resolve_roots(given, request.images)
+    left = (slice(first, first + count) for first, count in map(store.shard_range, store.pending_shards()))
+    needed = {root_label(key) for rows in left for key in store.manifest.keys[rows] if key}
+    if needed - roots.keys():
+        raise RequestError(
+            f"{store.path} is not complete, and where its pictures {', '.join(sorted(needed - roots.keys()))}/… are is "
+            "not known: give their folder too"
+        )
+    return roots
+
+
 def load_teacher_source(request: LabelRequest) -> LoadedDetector:
     """The teacher's detector, which must have the taps asked for."""
     source = load_detector_source(request.teacher, request.cfg, request.names)
@@ -125,15 +143,15 @@ def ready_teacher(request: LabelRequest, source: LoadedDetector, store: LabelSto
 
 def require_some_labelled(store: LabelStore, rejected: list[tuple[str, str]]) -> None:
     """WorkLeftError where every picture of the store was rejected."""
-    if len(rejected) == len(store):
+    if len(rejected) == store.pictures:
         raise WorkLeftError(
-            f"all {len(store)} pictures were rejected (the first: {rejected[0][0]}: {rejected[0][1]}); nothing can be "
-            "learnt from this store"
+            f"all {store.pictures} pictures were rejected (the first: {rejected[0][0]}: {rejected[0][1]}); nothing can "
+            "be learnt from this store"
         )
 
 
 def whole_text(store: LabelStore, labelled: int, seconds: float, rejected: list[tuple[str, str]]) -> str:
-    whole = f"{store.path}: {len(store) - len(rejected)} of {len(store)} pictures in {store.shard_count} shards"
+    whole = f"{store.path}: {store.pictures - len(rejected)} of {store.pictures} pictures in {store.shard_count} shards"
     lines = [f"{whole}; {labelled} labelled now, in {seconds:.1f} s"]
     if rejected:
         lines.append(f"{len(rejected)} rejected:")

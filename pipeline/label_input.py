@@ -1,6 +1,6 @@
 """Pictures on their way to the teacher: read, checked against the manifest, decoded and resized, in threads."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.images import RejectedPictureError, decode
-from data.pictures import relative_path, resolve_roots, root_label
+from data.pictures import relative_path, root_label
 from data.store.canonical import sha256_bytes
 from data.store.reader import LabelStore
 from data.views import FILL, render, resize_view
@@ -32,24 +32,24 @@ class Seat:
 class Decoded:
     """A picture in its seat, ready for the teacher. size: height, width; reason: why it is rejected, or "".
 
-    failure: why it can't be said what is in the file, so that its shard can't be made, or "".
+    failure: why it can't be said what is in the file, so that its shard can't be made, or "". gap: there is no picture.
     """
 
     seat: Seat
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     reason: str = ""
     failure: str = ""
+    gap: bool = False
 
 
-PathOf = Callable[[int], Path]
-"""Row of the store to the picture's file."""
+PathOf = Callable[[int], Path | None]
+"""Row of the store to the picture's file, None for a gap."""
 
 
-def paths_of_rows(store: LabelStore, images: Iterable[str]) -> PathOf:
-    """Where the store's pictures lie, by the folders given; RequestError where one of its roots is not among them."""
+def paths_of_rows(store: LabelStore, roots: Mapping[str, Path]) -> PathOf:
+    """Where the store's pictures lie. roots: root label to folder."""
     keys = store.manifest.keys
-    roots = resolve_roots({root_label(key) for key in keys}, tuple(images))
-    return lambda row: roots[root_label(keys[row])] / relative_path(keys[row])
+    return lambda row: roots[root_label(keys[row])] / relative_path(keys[row]) if keys[row] else None
 
 
 def seats(store: LabelStore, shard: int, device: torch.device) -> Iterator[Seat]:
@@ -62,29 +62,31 @@ def seats(store: LabelStore, shard: int, device: torch.device) -> Iterator[Seat]
         yield from (Seat(shard, first + start + index, inputs_B3HW, index) for index in range(size))
 
 
-def load(path: Path, store: LabelStore, seat: Seat) -> Decoded:
+def load(path: Path | None, store: LabelStore, seat: Seat) -> Decoded:
     """Read, check against the manifest, decode and resize one picture into its seat, which is grey if it is rejected.
 
     Only what is in the file rejects it; a file that can't be read, or has changed, fails the shard.
     """
+    place_3HW = seat.inputs_B3HW[seat.index].numpy()
+    if path is None:
+        place_3HW[:] = FILL
+        return Decoded(seat, gap=True)
     try:
         content = path.read_bytes()
     except OSError as error:
-        return Decoded(seat, (0, 0), failure=f"{path} can't be read ({error.strerror}); mend it")
+        return Decoded(seat, failure=f"{path} can't be read ({error.strerror}); mend it")
     entry = store.manifest[seat.row]
     if sha256_bytes(content) != entry.digest:
         return Decoded(
             seat,
-            (0, 0),
             failure=f"{path} has changed since {store.path} was begun; put the old file back, or label anew elsewhere",
         )
     geometry = store.attributes.input
-    place_3HW = seat.inputs_B3HW[seat.index].numpy()
     try:
         pixels = decode(content)
     except RejectedPictureError as error:
         place_3HW[:] = FILL
-        return Decoded(seat, (0, 0), error.reason)
+        return Decoded(seat, reason=error.reason)
     rows, columns = pixels.shape[:2]
     view = resize_view(geometry.resize, rows, columns, geometry.height, geometry.width)
     place_3HW[:] = render(pixels, view)

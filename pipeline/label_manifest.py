@@ -37,7 +37,7 @@ def without_copies(manifest: Manifest) -> Manifest:
     """Of the pictures with one content the first in the manifest's order."""
     _, firsts = np.unique(_as_scalars(manifest), return_index=True)
     firsts.sort()
-    return Manifest(tuple(manifest.keys[i] for i in firsts), manifest.sizes[firsts], manifest.digests[firsts])
+    return manifest.chosen(firsts.tolist())
 
 
 def expected_manifest(

@@ -58,6 +58,7 @@ class LabelRequest:
     threads: int | None = None
     limit: int | None = None
     deduplicate: bool = False
+    add: bool = False
 
 
 def list_pictures(request: LabelRequest) -> list[Picture]:

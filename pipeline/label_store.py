@@ -9,9 +9,11 @@ from data.errors import RequestError
 from data.pictures import Picture
 from data.store.claims import Claims
 from data.store.create import create_store, require_free
+from data.store.grow import settle_growth
 from data.store.manifest import require_same_pictures
 from data.store.reader import LabelStore
 from data.store.schema import StoreAttributes, require_same_labels
+from pipeline.label_growth import CREATE, POLL_S, grow_as_asked
 from pipeline.label_manifest import expected_manifest, hash_pictures, without_copies
 from pipeline.label_plan import (
     LabelRequest,
@@ -25,20 +27,18 @@ from pipeline.label_plan import (
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
 from pipeline.worker import WorkerOptions, cores
-
-CREATE = "create"
-"""The claim of the process that makes the store."""
-
-POLL_S = 0.5
+from pipeline.worker_log import worker_name
 
 
 def open_or_create(request: LabelRequest, source: LoadedDetector, options: WorkerOptions, claims: Claims) -> LabelStore:
     """The store of this request: the one that was begun, if it is of the same request, or a new one.
 
-    Of several processes that begin at once one hashes the pictures and makes the store; the others wait for it.
+    Of several processes that begin at once one hashes the pictures and makes the store; the others wait for it. With
+    `add` the one that is there grows.
     """
+    settle_growth(request.store)
     if (request.store / "zarr.json").exists():
-        return reopen(request, source, options)
+        return reopen(request, source, options, claims)
     require_free(request.store)
     pictures = list_pictures(request)
     resolve_attributes(request, source, len(pictures))  # refuses what can't be served before anything is written
@@ -51,7 +51,7 @@ def open_or_create(request: LabelRequest, source: LoadedDetector, options: Worke
                 return make_store(request, source, options, pictures)
         finally:
             claims.release(CREATE)
-    return reopen(request, source, options)
+    return reopen(request, source, options, claims)
 
 
 def make_store(
@@ -69,7 +69,7 @@ def make_store(
     return LabelStore.open(request.store)
 
 
-def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions) -> LabelStore:
+def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions, claims: Claims) -> LabelStore:
     """The store that is there, or RequestError where it is of another request.
 
     One worker among many takes its list of pictures as it is: a thousand of them that each look at a million files
@@ -78,7 +78,9 @@ def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions
     store = LabelStore.open(request.store)
     require_same_settings(store, request, resolve_attributes(request, source, len(store)))
     require_able(store)
-    if not options.among_many:
+    if request.add:
+        store = grow_as_asked(store, request, claims, options.share)
+    elif not options.among_many:
         require_same_list(store, request, cores(options.share))
     if store.pending_shards():
         for name, (then, now) in differing_versions(store).items():
@@ -92,14 +94,20 @@ def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions
 def check_request(request: LabelRequest) -> None:
     """What workers would refuse, refused before there are any: RequestError as they raise it.
 
-    This process need not have their device. It looks at the list of pictures, which they take as it is.
+    This process need not have their device. It looks at the list of pictures, which they take as it is, and lets the
+    store grow where it is to.
     """
     source = load_detector_source(request.teacher, request.cfg, request.names)
     source.detector.check_taps(request.features)
+    settle_growth(request.store)
     if (request.store / "zarr.json").exists():
         store = LabelStore.open(request.store)
         require_same_settings(store, request, resolve_attributes(request, source, len(store)))
-        require_same_list(store, request, cores())
+        if request.add:
+            with Claims(request.store, worker_name()) as claims:
+                grow_as_asked(store, request, claims)
+        else:
+            require_same_list(store, request, cores())
     else:
         require_free(request.store)
         list_pictures(request)
@@ -111,7 +119,7 @@ def require_same_list(store: LabelStore, request: LabelRequest, threads: int) ->
     wanted = expected_manifest(listed, store.manifest, threads, deduplicate=request.deduplicate)
     require_same_pictures(store.manifest, wanted, str(request.store))
     if request.deduplicate:
-        _say(f"{len(listed) - len(store)} of {len(listed)} pictures are copies of others by content: left out")
+        _say(f"{len(listed) - store.pictures} of {len(listed)} pictures are copies of others by content: left out")
 
 
 def require_same_settings(store: LabelStore, request: LabelRequest, attributes: StoreAttributes) -> None:

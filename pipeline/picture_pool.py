@@ -72,7 +72,7 @@ def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: 
 
 
 def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dict[Path, PoolPicture]:
-    labels = {root_label(key) for key in store.manifest.keys}
+    labels = store.root_labels
     roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.path)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
@@ -83,6 +83,8 @@ def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dic
     pictures: dict[Path, PoolPicture] = {}
     absent = []
     for row, key in enumerate(store.manifest.keys):
+        if not key:
+            continue  # a gap
         path = roots[root_label(key)] / relative_path(key)
         if not path.exists():
             absent.append(key)
@@ -100,8 +102,8 @@ def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dic
     if not pictures:
         place = roots[root_label(absent[0])]
         raise RequestError(
-            f"none of the {len(store)} pictures of {store.path} is there: {absent[0]} was looked for in {place}. Give "
-            "their folder with --images"
+            f"none of the {store.pictures} pictures of {store.path} is there: {absent[0]} was looked for in {place}. "
+            "Give their folder with --images"
         )
     if absent:
         notes.append(f"{len(absent)} pictures of {store.path} are absent: {some(absent)}")

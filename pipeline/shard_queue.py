@@ -72,7 +72,7 @@ class ShardQueue:
         new = finished - self._elsewhere - self.done - self.in_work.keys()
         self._elsewhere |= new
         if new:
-            self.progress.skip(sum(self.store.shard_range(shard)[1] for shard in new))
+            self.progress.skip(sum(self.store.pictures_of(shard) for shard in new))
         left = [shard for shard in range(self.store.shard_count) if shard not in finished]
         return [shard for shard in left if shard >= self.first] + [shard for shard in left if shard < self.first]
 
@@ -106,7 +106,7 @@ class ShardQueue:
     @property
     def pictures(self) -> int:
         """Of the shards that this worker published."""
-        return sum(self.store.shard_range(shard)[1] for shard in self.done)
+        return sum(self.store.pictures_of(shard) for shard in self.done)
 
     @property
     def seconds(self) -> float:
@@ -124,7 +124,7 @@ class ShardQueue:
         self.done.add(shard)
         self._ended = time.monotonic()
         self.rejected += rejected
-        pictures, took = self.store.shard_range(shard)[1], time.monotonic() - self.in_work[shard]
+        pictures, took = self.store.pictures_of(shard), time.monotonic() - self.in_work[shard]
         self.log.say("shard", shard=shard, pictures=pictures, rejected=rejected, seconds=round(took, 3))
         self._release(shard)
 
@@ -161,7 +161,7 @@ class ShardQueue:
         if self.deadline is None:
             return True
         now = time.monotonic()
-        pictures = sum(self.store.shard_range(each)[1] for each in (shard, *self.in_work))
+        pictures = sum(self.store.pictures_of(each) for each in (shard, *self.in_work))
         pace_s = (now - self._began) / self._labelled if self._labelled else 0.0
         return now + pictures * pace_s + self._slowest_publishing_s < self.deadline
 

@@ -102,7 +102,7 @@ def _label_again(teacher: Teacher, store: LabelStore, picture: NDArray[np.uint8]
 
 
 def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
-    labels = {root_label(key) for key in store.manifest.keys}
+    labels = store.root_labels
     roots = resolve_roots(labels, images) if images else remembered_roots(store.path)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
@@ -124,7 +124,7 @@ def _read(store: LabelStore, row: int, roots: Mapping[str, Path]) -> NDArray[np.
 
 
 def _choose(store: LabelStore, keys: Sequence[str], count: int) -> list[int]:
-    rows = {key: row for row, key in enumerate(store.manifest.keys)}
+    rows = {key: row for row, key in enumerate(store.manifest.keys) if key}
     unknown = [key for key in keys if key not in rows]
     if unknown:
         raise RequestError(f"--key {unknown[0]} is not in {store.path}; its keys look like {store.manifest.keys[0]}")

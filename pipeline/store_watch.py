@@ -68,7 +68,7 @@ class StoreWatch:
         ]
         return {
             "store": str(self.path),
-            "pictures": len(store),
+            "pictures": store.pictures,
             "labelled_now": made,
             "rejected": [{"key": key, "reason": reason} for key, reason in rejected],
             "shards": store.shard_count,

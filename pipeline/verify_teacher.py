@@ -121,7 +121,7 @@ def _draw(store: LabelStore, sample: int) -> list[int]:
 def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
     if not images:
         return remembered_roots(store.path)
-    return resolve_roots({root_label(key) for key in store.manifest.keys}, images)
+    return resolve_roots(store.root_labels, images)
 
 
 def _content(path: Path | None) -> bytes | None:

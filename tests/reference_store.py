@@ -59,6 +59,8 @@ def filled_rows(store: LabelStore, shard: int, scale: float = 1.0) -> ShardRows:
     rows = store.pending_rows(shard)
     first, count = store.shard_range(shard)
     for row in range(count):
+        if not rows.keys[row]:
+            continue  # a gap
         if first + row == REJECTED_PICTURE:
             rows.reject(row, "truncated JPEG")
             continue

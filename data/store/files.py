@@ -1,7 +1,12 @@
 """Writes that survive a crash: synced before they are renamed, folders synced after."""
 
+import ctypes
+import errno
 import os
 from pathlib import Path
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -36,3 +41,17 @@ def files_below(root: Path) -> list[str]:
         links = [name for name in folders if Path(folder, name).is_symlink()]
         found += [Path(folder, name).relative_to(root).as_posix() for name in (*names, *links)]
     return sorted(found)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step, so that there is never none of a name; False where the system or the
+    file system can't. OSError passes through."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))

@@ -1,9 +1,12 @@
-"""`manifest.jsonl`: the fixed list of a store's pictures, one canonical JSON per line, in the order of axis 0."""
+"""`manifest.jsonl`: the list of a store's pictures, one canonical JSON per line, in the order of axis 0.
+
+Where a store has grown, lines with an empty key fill the shard up that was the last: they stand for no picture.
+"""
 
 import json
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 
@@ -26,11 +29,14 @@ class ManifestEntry:
     digest: str
 
 
+GAP_ENTRY = ManifestEntry("", 0, "00" * 32)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
     """All entries by column: a million of them take a tenth of the memory of as many objects.
 
-    keys: N strings. sizes: int64 [N]. digests: uint8 [N, 32].
+    keys: N strings, "" for a gap. sizes: int64 [N]. digests: uint8 [N, 32].
     """
 
     keys: tuple[str, ...]
@@ -39,6 +45,15 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def chosen(self, rows: Sequence[int]) -> "Manifest":
+        """These rows, in the order given."""
+        return Manifest(tuple(self.keys[row] for row in rows), self.sizes[list(rows)], self.digests[list(rows)])
+
+    def pictures(self, first: int = 0, stop: int | None = None) -> int:
+        """Rows that are no gaps, of all or from first to stop."""
+        keys = self.keys[first:stop]
+        return len(keys) - keys.count("")
 
     def __getitem__(self, index: int) -> ManifestEntry:
         return ManifestEntry(self.keys[index], int(self.sizes[index]), self.digests[index].tobytes().hex())
@@ -49,17 +64,19 @@ class Manifest:
 
 def make_manifest(entries: Iterable[ManifestEntry]) -> Manifest:
     """By column, in the order given. Raises RequestError for no entries, a key twice, or one that is not UTF-8."""
-    keys: dict[str, None] = {}
+    keys, seen = list[str](), set[str]()
     sizes, digests = array("q"), bytearray()
     for entry in entries:
-        if entry.key in keys:
+        if entry.key in seen:
             raise RequestError(
                 f"The picture {entry.key} is listed twice: keys must differ, name the roots differently."
             )
-        keys[entry.key] = None
+        keys.append(entry.key)
+        if entry.key:
+            seen.add(entry.key)
         sizes.append(entry.size)
         digests += bytes.fromhex(entry.digest)
-    if not keys:
+    if not seen:
         raise RequestError("No pictures to label: a store needs at least one.")
     for key in keys:
         try:
@@ -85,26 +102,27 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def require_same_pictures(existing: Manifest, wanted: Manifest, store: str) -> None:
-    """Refuse to go on with another list of pictures: the order of axis 0 is fixed when a store is made.
+    """Refuse to go on with other pictures. Their order is the existing manifest's, whatever is wanted.
 
-    Raises RequestError with the counts and the first pictures that were removed, added, changed, or moved in the order.
+    Raises RequestError with the counts and the first pictures that were removed, added or changed.
     """
     if existing.keys == wanted.keys and np.array_equal(existing.digests, wanted.digests):
         return
-    old = {key: row for row, key in enumerate(existing.keys)}
+    old = {key: row for row, key in enumerate(existing.keys) if key}
     new = {key: row for row, key in enumerate(wanted.keys)}
-    removed = [key for key in existing.keys if key not in new]
+    removed = [key for key in old if key not in new]
     added = [key for key in wanted.keys if key not in old]
-    changed = [key for key in existing.keys if key in new and existing[old[key]].digest != wanted[new[key]].digest]
+    changed = [key for key in old if key in new and existing[old[key]].digest != wanted[new[key]].digest]
     findings = [
         f"{len(keys)} {word} ({', '.join(keys[:NAMED])}{', …' if len(keys) > NAMED else ''})"
         for word, keys in (("missing", removed), ("new", added), ("changed", changed))
         if keys
-    ] or ["the same pictures in another order"]
-    raise RequestError(
-        f"{store} was made from another list of pictures ({len(existing)} there, {len(wanted)} given): "
-        f"{'; '.join(findings)}. Give the same pictures, or label these into a new store."
-    )
+    ]
+    if findings:
+        raise RequestError(
+            f"{store} was made from another list of pictures ({len(old)} there, {len(wanted)} given): "
+            f"{'; '.join(findings)}. Give the same pictures, add new ones with --add, or label these into a new store."
+        )
 
 
 def _entry(number: int, line: bytes) -> ManifestEntry:

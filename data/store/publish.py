@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from data.errors import DiskFullError, RequestError, WorkLeftError
-from data.store.canonical import sha256_file
+from data.store.canonical import sha256_bytes, sha256_file
 from data.store.create import codec_pipeline
 from data.store.files import sync, write_synced
 from data.store.layout import (
@@ -91,6 +91,7 @@ def publish_shard(
             write_synced(folder / "record.json", record_bytes(content))
             on_step("record staged")
             with shard_lock(store.path, shard) as locked:
+                _require_same_generation(store)
                 return _publish(store.path, folder, staged, record, locked, on_step)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -104,6 +105,13 @@ def publish_shard(
             f"{shutil.disk_usage(store.path).free} are free. Nothing of it was left behind; make room and run the same "
             "command again."
         ) from error
+
+
+def _require_same_generation(store: LabelStore) -> None:
+    if sha256_bytes((store.path / "zarr.json").read_bytes()) != store.metadata.sha256:
+        raise WorkLeftError(
+            f"{store.path} has grown since this worker opened it: the same command goes on with what is left."
+        )
 
 
 def _arrays(rows: ShardRows) -> dict[str, NDArray[Any]]:

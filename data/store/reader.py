@@ -9,6 +9,7 @@ import zarr
 from numpy.typing import NDArray
 
 from data.errors import RequestError
+from data.pictures import root_label
 from data.store.canonical import sha256_bytes
 from data.store.damage import StoreDamageError
 from data.store.layout import (
@@ -89,7 +90,23 @@ class LabelStore:
         return sorted(self._arrays)
 
     def __len__(self) -> int:
+        """Rows, the gaps of a store that has grown included."""
         return len(self.manifest)
+
+    @property
+    def pictures(self) -> int:
+        """Rows that are pictures."""
+        return self.manifest.pictures()
+
+    def pictures_of(self, shard: int) -> int:
+        """Of one shard."""
+        first, count = self.shard_range(shard)
+        return self.manifest.pictures(first, first + count)
+
+    @property
+    def root_labels(self) -> set[str]:
+        """Of all keys."""
+        return {root_label(key) for key in self.manifest.keys if key}
 
     @property
     def shard_count(self) -> int:
@@ -97,7 +114,7 @@ class LabelStore:
         return shard_count(len(self), self.attributes.shard_size)
 
     def shard_range(self, shard: int) -> tuple[int, int]:
-        """First picture of a shard, and how many it has."""
+        """First row of a shard, and how many it has."""
         return shard_range(shard, len(self), self.attributes.shard_size)
 
     def finished_shards(self) -> list[int]:

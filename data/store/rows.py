@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import RequestError, WorkLeftError
-from data.store.layout import LABELLED, PENDING, REJECTED, FeatureShape
+from data.store.layout import GAP, LABELLED, PENDING, REJECTED, FeatureShape
 from data.store.manifest import Manifest
 
 FLOAT16_INFINITY = 0x7C00
@@ -56,14 +56,15 @@ def pending_rows(
     label_shape: tuple[int, int, int, int],
     features: Mapping[str, FeatureShape],
 ) -> ShardRows:
-    """Rows first … first+count of the manifest before any work: NaN, size 0, status pending."""
+    """Rows first … first+count of the manifest before any work: NaN, size 0, status pending, or gap without a key."""
+    keys = manifest.keys[first : first + count]
     return ShardRows(
         np.full((count, *label_shape), np.nan, np.float16),
         {tap: np.full((count, *shape), np.nan, np.float16) for tap, shape in features.items()},
-        manifest.keys[first : first + count],
+        keys,
         np.zeros((count, 2), np.int32),
         manifest.digests[first : first + count].copy(),
-        np.full(count, PENDING, np.uint8),
+        np.array([PENDING if key else GAP for key in keys], np.uint8),
     )
 
 
@@ -97,13 +98,14 @@ def require_publishable(
             f"The picture {rows.keys[changed[0]]} changed since its store was made ({len(changed)} in this shard): "
             "put the picture back, or label into a new store."
         )
-    if not np.isin(rows.status, (LABELLED, REJECTED)).all():
-        raise ValueError("a row is neither labelled nor rejected")
+    gaps = np.array([not key for key in keys], bool)
+    if not np.isin(rows.status[~gaps], (LABELLED, REJECTED)).all() or not (rows.status[gaps] == GAP).all():
+        raise ValueError("a row is neither labelled nor rejected, or no gap where the manifest has one")
     if [key for key, _ in rows.rejected] != [rows.keys[i] for i in np.flatnonzero(rows.status == REJECTED)]:
         raise ValueError("the rejected pictures are not those with the status rejected, in order")
     for name, values in (("soft labels", rows.soft_labels), *rows.features.items()):
-        if not np.isnan(values[rows.status == REJECTED]).all():
-            raise ValueError(f"a rejected row of {name} is not NaN")
+        if not np.isnan(values[rows.status != LABELLED]).all():
+            raise ValueError(f"a row of {name} without a label is not NaN")
         bad = np.flatnonzero(not_finite(values) & (rows.status == LABELLED))
         if len(bad):
             raise WorkLeftError(

@@ -108,6 +108,7 @@ LABEL: list[tuple[tuple[Any, ...], str, Any]] = [
     (("--threads", 7), "threads", 7),
     (("--limit", 7), "limit", 7),
     (("--deduplicate",), "deduplicate", True),
+    (("--add",), "add", True),
 ]
 
 

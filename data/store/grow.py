@@ -1,0 +1,122 @@
+"""A store that grows: new pictures as new shards behind those that are there, which stay as they are."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from data.errors import WorkLeftError
+from data.store.canonical import sha256_bytes, sha256_file
+from data.store.files import exchange, sync, sync_tree, write_synced
+from data.store.layout import GAP, IMAGE_STATUS, LEDGER, MANIFEST, array_file, ledger_file
+from data.store.ledger import LedgerRecord, record_bytes
+from data.store.manifest import GAP_ENTRY, ManifestEntry, make_manifest, manifest_bytes
+from data.store.metadata import GroupMetadata, group_bytes
+from data.store.reader import LabelStore
+from data.store.work import staging_folder
+
+
+def grow_store(store: LabelStore, new: Sequence[ManifestEntry]) -> LabelStore:
+    """Add pictures to a store, all at once; returns the store as it is then.
+
+    The next generation is prepared beside the store: metadata of the longer arrays, the longer manifest, every file of
+    a finished shard by a hard link, and every ledger record anew, for a record vouches for the metadata. The last shard
+    is filled up with gaps, of which only its status file must say something. Then the two folders change places: a
+    reader finds the one or the other. Shards without a record stay without.
+
+    Nobody should be labelling meanwhile; a worker that is all the same can't publish into the next generation
+    (`publish_shard`). Raises RequestError for a picture that is there already, StoreDamageError where a record is
+    damaged, WorkLeftError where the file system fails: the store is then as it was.
+    """
+    size = store.attributes.shard_size
+    entries = (*store.manifest, *[GAP_ENTRY] * (-len(store) % size), *new)
+    listed = manifest_bytes(make_manifest(entries))
+    try:
+        with staging_folder(store.path) as folder:
+            grown = folder / "store"
+            _write_metadata(store, grown, len(entries), listed)
+            _take_over_shards(store, grown)
+            sync_tree(grown)
+            _change_places(store.path.resolve(), grown)
+    except OSError as error:
+        raise WorkLeftError(f"{store.path} could not grow: {error}. It is as it was; try again.") from error
+    return LabelStore.open(store.path)
+
+
+def settle_growth(path: Path) -> None:
+    """Bring a store back that a kill left between its two names; call it before asking whether there is one.
+
+    Only where folders can't be exchanged in one step (`exchange`) is there such a moment.
+    """
+    before = _before(path.resolve())
+    if before.exists():
+        if path.exists():
+            shutil.rmtree(before)
+        else:
+            before.rename(path.resolve())
+
+
+def _write_metadata(store: LabelStore, grown: Path, rows: int, listed: bytes) -> None:
+    digests = {}
+    for file in store.metadata.files:
+        folder = store.path / Path(file).parent
+        if not (store.path / file).exists():
+            continue  # of a tap that was deleted
+        (grown / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.path / file, grown / file)
+        name = folder.relative_to(store.path).as_posix()
+        if name in store.array_names:
+            array = zarr.open_array((grown / file).parent, mode="r+")
+            array.resize((rows, *array.shape[1:]))
+        digests[file] = sha256_bytes((grown / file).read_bytes())
+    attributes = replace(store.attributes, manifest_sha256=sha256_bytes(listed))
+    write_synced(grown / "zarr.json", group_bytes(GroupMetadata(attributes, digests)))
+    write_synced(grown / MANIFEST, listed)
+
+
+def _take_over_shards(store: LabelStore, grown: Path) -> None:
+    (grown / LEDGER).mkdir()
+    vouched = sha256_bytes((grown / "zarr.json").read_bytes())
+    for shard in store.finished_shards():
+        record = store.record(shard)
+        files = {file: entry for file, entry in record.files.items() if file.partition("/c.")[0] in store.array_names}
+        for file in files:
+            os.link(store.path.resolve() / file, grown / file)
+        if record.count < store.attributes.shard_size:
+            filled_up = _fill_up(store, shard, grown)
+            files[filled_up] = sha256_file(grown / filled_up)
+        same = LedgerRecord(shard, record.first, store.attributes.shard_size, record.rejected, files, vouched)
+        write_synced(grown / ledger_file(shard), record_bytes(same))
+
+
+def _fill_up(store: LabelStore, shard: int, grown: Path) -> str:
+    """Write the status of the last shard that was, now with gaps behind its pictures; returns the file."""
+    first, count = store.shard_range(shard)
+    status = np.full(store.attributes.shard_size, GAP, np.uint8)
+    status[:count] = store.read_rows(IMAGE_STATUS, first, first + count)
+    file = array_file(IMAGE_STATUS, 1, shard)
+    (grown / file).unlink()  # the link, not the store's file
+    zarr.open_array(grown / IMAGE_STATUS, mode="r+")[first : first + len(status)] = status
+    return file
+
+
+def _change_places(path: Path, grown: Path) -> None:
+    """Afterwards `grown` is the store; what was is removed."""
+    if exchange(grown, path):
+        sync(path.parent)
+        return
+    before = _before(path)
+    path.rename(before)
+    grown.rename(path)
+    sync(path.parent)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(before)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before-growing")

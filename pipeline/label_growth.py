@@ -1,0 +1,102 @@
+"""`distill label --add`: pictures that a store does not have yet become new shards of it."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from data.errors import RequestError, WorkLeftError
+from data.pictures import Picture, root_label
+from data.store.claims import Claims
+from data.store.grow import grow_store
+from data.store.manifest import Manifest, require_same_pictures
+from data.store.reader import LabelStore
+from pipeline.label_manifest import expected_manifest, hash_pictures, without_copies
+from pipeline.label_plan import LabelRequest, list_pictures
+from pipeline.progress import show_progress
+from pipeline.worker import WATCH, cores
+
+CREATE = "create"
+"""The claim of the process that makes a store, or lets it grow."""
+
+POLL_S = 0.5
+
+
+def grow_as_asked(store: LabelStore, request: LabelRequest, claims: Claims, share: int = 1) -> LabelStore:
+    """The store with all pictures of the request: as it is if it has them, else grown.
+
+    Of several processes with one request one lets it grow; the others wait for it. Raises RequestError where a picture
+    is another one than the store's of that name, WorkLeftError where somebody is labelling into the store.
+    """
+    while new := new_pictures(store, request):
+        if not claims.take(CREATE):
+            time.sleep(POLL_S)
+            store = LabelStore.open(store.path)
+            continue
+        try:
+            store = LabelStore.open(store.path)
+            if new := new_pictures(store, request):
+                _require_nobody_else(store, claims)
+                return _grow(store, new, cores(share))
+        finally:
+            claims.release(CREATE)
+    return store
+
+
+def new_pictures(store: LabelStore, request: LabelRequest) -> list[Picture]:
+    """Of those asked for, in order. Raises RequestError as `grow_as_asked` does.
+
+    With `deduplicate` new files are read, and left out where their content is in the store or comes twice.
+    """
+    listed = list_pictures(request)
+    _require_known_roots(store, listed)
+    wanted = expected_manifest(listed, store.manifest, cores(), deduplicate=request.deduplicate)
+    there = set(store.manifest.keys)
+    _require_unchanged(store, wanted, there)
+    if request.deduplicate:
+        keep = [row for row, key in enumerate(wanted.keys) if key not in there]
+        if not keep:
+            return []
+        chosen = set(without_copies(wanted.chosen(keep)).keys)
+    else:
+        chosen = set(wanted.keys) - there
+    return [picture for picture in listed if picture.key in chosen]
+
+
+def _grow(store: LabelStore, new: Sequence[Picture], threads: int) -> LabelStore:
+    before = store.pictures
+    with show_progress("hashing", len(new), "pictures") as progress:
+        manifest = hash_pictures(new, threads, progress)
+    grown = grow_store(store, tuple(manifest))
+    print(f"distill: {len(new)} pictures were added to the {before} of {store.path}", file=sys.stderr)
+    return grown
+
+
+def _require_known_roots(store: LabelStore, listed: Sequence[Picture]) -> None:
+    """RequestError where a folder has the label of another one, whose pictures would be looked for in it."""
+    there, keys = store.root_labels, {picture.key for picture in listed}
+    for label in sorted({root_label(key) for key in keys} & there):
+        mine = (key for key in store.manifest.keys if key and root_label(key) == label)
+        if keys.isdisjoint(mine):
+            raise RequestError(
+                f"{store.path} calls another folder {label}: none of its pictures {label}/… is in the one given. Name "
+                f"the new folder otherwise, as NAME=FOLDER"
+            )
+
+
+def _require_unchanged(store: LabelStore, wanted: Manifest, there: set[str]) -> None:
+    known = [row for row, key in enumerate(wanted.keys) if key in there]
+    if not known:
+        return
+    given = {wanted.keys[row] for row in known}
+    kept = [row for row, key in enumerate(store.manifest.keys) if key in given]
+    require_same_pictures(store.manifest.chosen(kept), wanted.chosen(known), str(store.path))
+
+
+def _require_nobody_else(store: LabelStore, claims: Claims) -> None:
+    """WorkLeftError while another worker has a shard: it could not publish it any more."""
+    for name in sorted(claims.names() - {CREATE, WATCH}):
+        if not claims.take(name):
+            raise WorkLeftError(
+                f"{store.path} is being labelled by others: add pictures when they have ended, by the same command"
+            )
+        claims.release(name)

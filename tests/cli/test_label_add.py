@@ -1,0 +1,167 @@
+"""`distill label --add`: a store grows by new pictures, and what came before is not touched."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.store.claims import Claims
+from data.store.files import files_below
+from data.store.layout import work_path
+from data.store.reader import LabelStore
+from tests.command_line import ENVIRONMENT, ROOT, Outcome, distill, succeed
+from tests.labelling import SETTINGS, slowly, until
+from tests.pictures import copy_pictures, write_teacher
+
+OLD, NEW = 8, 5
+"""Of shards of 3: the last old one has 2 pictures."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """old/ and new/ pictures, teacher.safetensors, and store/ of the old ones."""
+    pictures = copy_pictures(tmp_path / "all", OLD + NEW)
+    for name, some in (("old", pictures[:OLD]), ("new", pictures[OLD:])):
+        (tmp_path / name).mkdir()
+        for picture in some:
+            picture.rename(tmp_path / name / picture.name)
+    write_teacher(tmp_path / "teacher.safetensors", side=64)
+    label(tmp_path, "store", "old")
+    return tmp_path
+
+
+def arguments(folder: Path, store: str, images: str, *more: Any) -> tuple[Any, ...]:
+    named = [folder / name for name in images.split()]
+    return ("label", *named, "--teacher", folder / "teacher.safetensors", "--store", folder / store, *SETTINGS, *more)
+
+
+def label(folder: Path, store: str, images: str, *more: Any) -> Outcome:
+    return succeed(*arguments(folder, store, images, *more))
+
+
+def rows(store: Path) -> dict[str, np.ndarray[Any, Any]]:
+    opened = LabelStore.open(store)
+    assert opened.pending_shards() == []
+    found = {}
+    for shard in range(opened.shard_count):
+        read = opened.read_shard(shard)
+        found |= {key: read.soft_labels[i] for i, key in enumerate(read.keys) if key}
+    return found
+
+
+def test_new_pictures_become_new_shards(folder: Path):
+    store = folder / "store"
+    before = {file: (store / file).stat().st_ino for file in files_below(store) if "/c." in file}
+    said = label(folder, "store", "new", "--add")
+    assert f"{NEW} pictures were added to the {OLD}" in said.stderr
+    assert f"{OLD + NEW} of {OLD + NEW} pictures in 5 shards; {NEW} labelled now" in said.stdout
+    after = {file: (store / file).stat().st_ino for file in before}
+    assert {file for file in before if before[file] != after[file]} == {"image/status/c.2"}
+    succeed("verify", store, "--teacher", folder / "teacher.safetensors")
+
+    label(folder, "at-once", "old new")
+    grown, at_once = rows(store), rows(folder / "at-once")
+    assert grown.keys() == at_once.keys()
+    for key, labels in at_once.items():  # in other batches, so equal within tolerance
+        np.testing.assert_allclose(grown[key].astype(np.float32), labels.astype(np.float32), rtol=2e-3, atol=2e-3)
+
+
+def test_the_same_command_again_adds_nothing_and_so_does_one_for_all_pictures(folder: Path):
+    label(folder, "store", "new", "--add")
+    whole = {file: (folder / "store" / file).read_bytes() for file in files_below(folder / "store")}
+    for images, more in (("new", ["--add"]), ("old new", ["--add"]), ("old new", [])):
+        said = label(folder, "store", images, *more)
+        assert "0 labelled now" in said.stdout
+        assert "added" not in said.stderr
+    assert {file: (folder / "store" / file).read_bytes() for file in files_below(folder / "store")} == whole
+    refused = distill(*arguments(folder, "store", "new"))
+    assert refused.status == 2
+    assert f"{OLD} missing" in refused.stderr
+    refused = distill(*arguments(folder, "store", "old"))
+    assert refused.status == 2
+    assert "missing (new/" in refused.stderr
+
+
+def test_broken_off_the_same_command_goes_on_without_the_old_pictures(folder: Path):
+    shutil.move(folder / "old", folder / "elsewhere")
+    command = [*slowly(folder, 0.4), *map(str, arguments(folder, "store", "new", "--add"))]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: len(LabelStore.open(folder / "store").finished_shards()) == 4, "a new shard is there", process)
+    process.kill()
+    process.communicate()
+    label(folder, "store", "new", "--add")
+    assert len(rows(folder / "store")) == OLD + NEW
+    succeed("verify", folder / "store")
+
+
+def test_a_student_learns_from_old_and_new_pictures(folder: Path):
+    label(folder, "store", "new", "--add")
+    run = succeed(
+        *("train", "--store", folder / "store", "--run", folder / "run", "--model", "f-yolo", "--width", 0.0625),
+        *("--epochs", 1, "--batch-size", 4, "--val-fraction", 0, "--device", "cpu", "--json"),
+    )
+    result = json.loads(run.stdout)
+    assert result["pictures"] == result["with_teacher"] == OLD + NEW
+
+
+def test_workers_of_one_machine_label_what_was_added(folder: Path):
+    label(folder, "store", "new", "--add", "--devices", 2)
+    assert len(rows(folder / "store")) == OLD + NEW
+    succeed("verify", folder / "store")
+
+
+def test_copies_of_what_is_there_are_left_out(folder: Path):
+    shutil.copy(next((folder / "old").iterdir()), folder / "new" / "copy.jpg")
+    shutil.copy(sorted((folder / "new").iterdir())[0], folder / "new" / "another.jpg")
+    said = label(folder, "store", "new", "--add", "--deduplicate")
+    assert f"{NEW} pictures were added" in said.stderr
+    assert len(rows(folder / "store")) == OLD + NEW
+    assert "0 labelled now" in label(folder, "store", "new", "--add", "--deduplicate").stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ("another folder of that name", "calls another folder old"),
+        ("changed", "1 changed"),
+        ("another teacher", "was made with other settings"),
+        ("a worker", "is being labelled by others"),
+    ],
+)
+def test_what_cant_be_added_is_refused_and_the_store_stays(folder: Path, spoil: str, expected: str):
+    images = "old new"
+    if spoil == "another folder of that name":
+        (folder / "other").mkdir()
+        shutil.move(folder / "new", folder / "other" / "old")
+        images = "other/old"
+    if spoil == "changed":
+        picture = sorted((folder / "old").iterdir())[0]
+        picture.write_bytes(picture.read_bytes() + b"0")
+    if spoil == "another teacher":
+        write_teacher(folder / "teacher.safetensors", side=64, seed=5)
+    with Claims(folder / "store", "somebody") as claims:
+        if spoil == "a worker":
+            claims.take("00000001")
+        refused = distill(*arguments(folder, "store", images, "--add"))
+    assert refused.status == (1 if spoil == "a worker" else 2)
+    assert expected in refused.stderr
+    assert len(rows(folder / "store")) == OLD
+    succeed("verify", folder / "store")
+
+
+def test_what_is_left_of_the_old_pictures_needs_their_folder(folder: Path):
+    store = folder / "store"
+    (store / "ledger" / "00000001.json").unlink()
+    shutil.rmtree(work_path(store), ignore_errors=True)
+    refused = distill(*arguments(folder, "store", "new", "--add"))
+    assert refused.status == 2
+    assert "where its pictures old/… are is not known" in refused.stderr
+    label(folder, "store", "old new", "--add")
+    assert len(rows(store)) == OLD + NEW
