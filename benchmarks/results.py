@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import IO
 
 from ablation.cost import measure_cost
-from ablation.experiments import Ablation, in_order, make_ablation
+from ablation.experiments import STORES, Ablation, in_order, make_ablation
 from ablation.ledger import Ledger, identity
 from ablation.page import Chapter, write_page
 from ablation.pool import Pool, make_bccd, make_carla
 from ablation.profile import PROFILES, Profile
+from ablation.recall import measure_labels
 from ablation.tasks import Task
 from ablation.valid import settled
 from ablation.work import perform
@@ -75,6 +76,10 @@ def main() -> None:
         if arguments.plan:
             return
         run_all(todo, pools, profile, work, ledger, arguments.budget)
+        ledger.facts["labels"] = {
+            name: measure_labels(pools["carla"], work / name) for name in STORES.values() if (work / name).exists()
+        }
+        ledger.write()
         if "cost" not in ledger.facts:
             ledger.facts["cost"] = measure_cost(profile)
             ledger.write()

@@ -12,6 +12,7 @@ from cli.choices import Account, Config, Cpus, Directives, Gpus, Memory, Partiti
 class FmNmsMode(StrEnum):
     local_max = "local-max"
     greedy = "greedy"
+    overlap = "overlap"
     off = "off"
 
 

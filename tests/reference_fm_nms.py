@@ -10,8 +10,9 @@ def slow_feature_map_nms(
     window: int,
     mode: str,
     min_objectness: float,
+    boxes_AHW4: NDArray[np.floating] | None = None,
 ) -> NDArray[np.bool_]:
-    """One picture. Returns keep_AHW."""
+    """One picture; boxes: cxcywh, for mode overlap. Returns keep_AHW."""
     anchors, height, width = objectness_AHW.shape
     reach = window // 2
     candidates = [
@@ -37,11 +38,26 @@ def slow_feature_map_nms(
             and abs(other[2] - slot[2]) <= reach
         ]
 
+    def overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+        assert boxes_AHW4 is not None
+        shared = 1.0
+        areas = [1.0, 1.0]
+        for axis in (0, 1):
+            spans = [
+                (box[axis] - box[axis + 2] / 2, box[axis] + box[axis + 2] / 2)
+                for box in (boxes_AHW4[one].astype(float), boxes_AHW4[other].astype(float))
+            ]
+            shared *= max(0.0, min(spans[0][1], spans[1][1]) - max(spans[0][0], spans[1][0]))
+            areas = [area * (high - low) for area, (low, high) in zip(areas, spans, strict=True)]
+        return shared / (sum(areas) - shared) > 0.45
+
     keep = np.zeros((anchors, height, width), dtype=bool)
     if mode == "off":
         kept = candidates
     elif mode == "local-max":
         kept = [s for s in candidates if all(place_in_order(s) < place_in_order(r) for r in rivals(s))]
+    elif mode == "overlap":
+        kept = [s for s in candidates if all(place_in_order(s) < place_in_order(r) for r in rivals(s) if overlap(s, r))]
     else:
         kept, removed = [], set()
         for slot in sorted(candidates, key=place_in_order):

@@ -11,6 +11,14 @@ from ablation.tasks import Commands, Student, Task
 THRESHOLDS = (0.3, 0.5, 0.7)
 EVERYTHING = ("labelled", "unlabelled-100")
 UNDISTILLED = ("--distillation-weight", "0")
+STORES = {
+    "local-max, the default": "carla/store",
+    "greedy": "carla/store-greedy",
+    "of overlapping boxes only": "carla/store-overlap",
+    "within a cell (window 1)": "carla/store-cell",
+    "none": "carla/store-off",
+}
+"""FM-NMS to the store that was made with it, all by one teacher."""
 LEVELS = ((5, 6), (4, 6), (3, 6), (2, 6), (3, 7))
 
 
@@ -51,11 +59,12 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
     store = commands.store("carla/store", strong)
     greedy = commands.store("carla/store-greedy", strong, "--fm-nms", "greedy")
     cell = commands.store("carla/store-cell", strong, "--fm-nms-window", "1")
+    overlap = commands.store("carla/store-overlap", strong, "--fm-nms", "overlap")
     unfiltered = commands.store("carla/store-off", strong, "--fm-nms", "off")
     weak_store = commands.store("carla/store-weak", weak)
     merged = commands.merged("carla/store-merged", strong, store)
     pseudo = {each: commands.pseudo(f"carla/pseudo-{each:g}", strong, each) for each in THRESHOLDS}
-    for task in (strong, weak, store, greedy, cell, unfiltered, weak_store, merged, *pseudo.values()):
+    for task in (strong, weak, store, greedy, cell, overlap, unfiltered, weak_store, merged, *pseudo.values()):
         tasks[task.name] = task
 
     def row(
@@ -101,6 +110,12 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
                 paper="57.1 (labelled only)",
             ),
             row("greedy FM-NMS", Student("carla/greedy", greedy.name, EVERYTHING), 5, seeds=seeds),
+            row(
+                "FM-NMS of overlapping boxes only",
+                Student("carla/overlap", overlap.name, EVERYTHING),
+                2,
+                seeds=seeds,
+            ),
             row("FM-NMS within a cell (window 1)", Student("carla/cell", cell.name, EVERYTHING), 3, seeds=seeds),
             row(
                 "without objectness scaling",

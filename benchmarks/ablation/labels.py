@@ -24,7 +24,7 @@ from pipeline.model_source import load_detector_source
 from pipeline.store_roots import remember_roots
 from stages.bench.detect import Predictor
 from stages.device import resolve_device
-from stages.label.fm_nms import apply_keep, feature_map_nms
+from stages.label.fm_nms import filter_entries
 from stages.label.teacher import Teacher
 from stages.networks.region import BOX_ENTRIES, decode_entries
 from stages.student.soft_targets import Grid, assign_slots
@@ -126,11 +126,8 @@ def merged_labels(picture: NDArray[np.uint8], teacher: Teacher, store: LabelStor
     for row in np.argsort(objectness[shown], kind="stable"):  # the highest objectness is written last
         dense[slots[row, 0], :, slots[row, 1], slots[row, 2]] = values[row]
     entries = torch.from_numpy(dense).to(torch.float16)[None]
-    rule = store.attributes.fm_nms
-    keep = feature_map_nms(
-        entries[:, :, BOX_ENTRIES - 1], entries[:, :, BOX_ENTRIES:], rule.window, rule.mode, rule.min_objectness
-    )
-    return np.asarray(apply_keep(entries, keep)[0].numpy(), np.float16)
+    kept = filter_entries(entries, torch.tensor(teacher.anchors), store.attributes.fm_nms)
+    return np.asarray(kept[0].numpy(), np.float16)
 
 
 def _views(base: View) -> Iterator[View]:

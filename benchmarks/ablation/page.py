@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.experiments import Ablation, Row, Table
+from ablation.experiments import STORES, Ablation, Row, Table
 from ablation.figures import draw_curves, draw_unlabelled
 from ablation.ledger import Ledger
 from ablation.pictures import draw_detections, draw_twins
 from ablation.pool import CARLA_LEFT_OUT, CARLA_SMALLEST, Pool
 from ablation.profile import Profile
+from ablation.recall import CONFIDENT, MATCHED
 from ablation.valid import settled
 
 MINUTE = 60
@@ -81,6 +82,15 @@ Run in the work folder; paths are below it.
 | task | command | seconds |
 |---|---|---|"""
 
+LABELS = """### The soft labels themselves
+
+Of the annotated objects of the training pictures that count, {carla[labelled]} annotated and {carla[unlabelled]}
+unlabelled: the share that has a slot of its class with an objectness of {confident:g} or more and an IoU of
+{matched:g} or more, and how many such slots each has. FM-NMS should bring the latter to 1 and leave the former alone.
+
+| FM-NMS | found | slots for each found | slots kept for each picture |
+|---|---|---|---|"""
+
 TEACHERS = """### The teachers themselves
 
 | carla | AP50 | validation | trained in |
@@ -110,7 +120,7 @@ def _chapter(out: Path, chapter: Chapter) -> str:
     if len(points) == len(unlabelled.rows):
         draw_unlabelled(points, out / f"results-{profile.name}-unlabelled.png")
         parts.append(f"![AP50 by share of unlabelled pictures](results-{profile.name}-unlabelled.png)")
-    parts += [_pictures(out, chapter), _teachers(results), _cost(results, ledger), _commands(results)]
+    parts += [_labels(ledger), _pictures(out, chapter), _teachers(results), _cost(results, ledger), _commands(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -181,6 +191,17 @@ def _pictures(out: Path, chapter: Chapter) -> str:
     parts = [f"![Test pictures: annotation, teacher, students]({seen.name})"] if seen.exists() else []
     parts.append(f"![Pairs of test and training pictures that just are, or are not, near-twins]({twins.name})")
     return "\n\n".join(["### What they see, and what counts as a near-twin", *parts])
+
+
+def _labels(ledger: Ledger) -> str:
+    found = ledger.facts.get("labels", {})
+    lines = [
+        f"| {label} | {100 * found[name]['found']:.1f} % | {found[name]['times']:.2f} | {found[name]['slots']:.1f} |"
+        for label, name in STORES.items()
+        if name in found
+    ]
+    carla = ledger.facts["pools"]["carla"]
+    return "\n".join([LABELS.format(carla=carla, confident=CONFIDENT, matched=MATCHED), *lines]) if lines else ""
 
 
 def _teachers(results: Mapping[str, Any]) -> str:

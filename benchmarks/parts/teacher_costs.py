@@ -12,6 +12,7 @@ import torch
 from data.pictures import find_pictures
 from data.store.layout import SOFT_LABELS
 from data.store.reader import LabelStore
+from data.store.schema import FmNmsAttributes, FmNmsMode
 from data.store.slots import load_kept_slots
 from parts.labelling import bare_batches, bare_forward, make_teacher, prepare
 from parts.scene import Scene, random_teacher
@@ -19,8 +20,8 @@ from parts.turns import Finding, Goal, in_turn, ratio, spread
 from pipeline.label_plan import DEFAULT_FM_NMS
 from pipeline.model_source import load_detector_source
 from stages.device import Precision, autocast, synchronize
-from stages.label.fm_nms import FmNmsMode, apply_keep, feature_map_nms
-from stages.networks.region import BOX_ENTRIES
+from stages.label.fm_nms import filter_entries
+from stages.networks.spec import Anchors
 
 BYTES_GOAL = Goal("at most", 1500)
 FM_NMS_GOAL = Goal("at most", 0.05)
@@ -64,7 +65,8 @@ def measure_fm_nms(scene: Scene, precision: Precision) -> list[Finding]:
     size = len(batches[0])
 
     def filtering(mode: FmNmsMode, min_objectness: float) -> float:
-        return filter_rate(entries_BAEHW, mode, min_objectness, scene.device)
+        rule = FmNmsAttributes(mode, DEFAULT_FM_NMS.window, min_objectness)
+        return filter_rate(entries_BAEHW, teacher.anchors, rule, scene.device)
 
     modes: list[tuple[FmNmsMode, float]] = [
         (mode, least) for mode in get_args(FmNmsMode) if mode != "off" for least in (DEFAULT_FM_NMS.min_objectness, 0.0)
@@ -89,18 +91,11 @@ def measure_fm_nms(scene: Scene, precision: Precision) -> list[Finding]:
 
 
 @torch.inference_mode()
-def filter_rate(entries_BAEHW: torch.Tensor, mode: FmNmsMode, min_objectness: float, device: torch.device) -> float:
+def filter_rate(entries_BAEHW: torch.Tensor, anchors: Anchors, rule: FmNmsAttributes, device: torch.device) -> float:
     """Pictures per second through FM-NMS and the zeroing."""
     synchronize(device)
     began = time.perf_counter()
     for _ in range(FM_NMS_REPEATS):
-        keep_BAHW = feature_map_nms(
-            entries_BAEHW[:, :, BOX_ENTRIES - 1],
-            entries_BAEHW[:, :, BOX_ENTRIES:],
-            DEFAULT_FM_NMS.window,
-            mode,
-            min_objectness,
-        )
-        apply_keep(entries_BAEHW, keep_BAHW)
+        filter_entries(entries_BAEHW, torch.tensor(anchors), rule)
     synchronize(device)
     return FM_NMS_REPEATS * len(entries_BAEHW) / (time.perf_counter() - began)

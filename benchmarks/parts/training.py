@@ -22,11 +22,10 @@ from parts.scene import CLASSES, Scene, random_detector, random_teacher
 from parts.turns import Finding, Goal, in_turn, ratio, spread
 from pipeline.label_plan import DEFAULT_FM_NMS
 from stages.device import Precision, autocast, synchronize
-from stages.label.fm_nms import apply_keep, feature_map_nms
+from stages.label.fm_nms import filter_entries
 from stages.label.teacher import Teacher
 from stages.networks.f_yolo import FYoloConfig
 from stages.networks.network import Detector
-from stages.networks.region import BOX_ENTRIES
 from stages.student.loader import stream_batches
 from stages.student.objective import ObjectiveConfig
 from stages.student.samples import Batch, SampleSettings, StoredLabels, TrainingPicture
@@ -116,16 +115,8 @@ def with_live_labels(batch: Batch, teacher: Teacher) -> Batch:
     with autocast(teacher.device, teacher.precision):
         raw_BCHW = teacher.network(placed.pictures_B3HW)
     entries_BAEHW = teacher.entries(raw_BCHW)
-    keep_BAHW = feature_map_nms(
-        entries_BAEHW[:, :, BOX_ENTRIES - 1],
-        entries_BAEHW[:, :, BOX_ENTRIES:],
-        DEFAULT_FM_NMS.window,
-        DEFAULT_FM_NMS.mode,
-        DEFAULT_FM_NMS.min_objectness,
-    )
-    return replace(
-        placed, teacher_BAEHW=apply_keep(entries_BAEHW, keep_BAHW).float(), valid_B=torch.ones_like(batch.labelled_B)
-    )
+    labels_BAEHW = filter_entries(entries_BAEHW, torch.tensor(teacher.anchors), DEFAULT_FM_NMS)
+    return replace(placed, teacher_BAEHW=labels_BAEHW.float(), valid_B=torch.ones_like(batch.labelled_B))
 
 
 def annotated(scene: Scene) -> tuple[list[Picture], AnnotationSet]:

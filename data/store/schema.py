@@ -35,11 +35,14 @@ class InputAttributes:
     channels: str
 
 
+FmNmsMode = Literal["local-max", "greedy", "overlap", "off"]
+
+
 @dataclass(frozen=True, slots=True)
 class FmNmsAttributes:
     """contracts.md 2. window: cells, odd."""
 
-    mode: Literal["local-max", "greedy", "off"]
+    mode: FmNmsMode
     window: int
     min_objectness: float
 

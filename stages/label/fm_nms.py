@@ -6,15 +6,19 @@ K classes, H rows, W columns, E = 5 + K entries.
 """
 
 from collections.abc import Iterator
-from typing import Literal, get_args
+from itertools import repeat
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from data.errors import RequestError
+from data.store.schema import FmNmsAttributes, FmNmsMode
+from stages.networks.region import BOX_ENTRIES, decode_entries
 
-FmNmsMode = Literal["local-max", "greedy", "off"]
+OVERLAP = 0.45
+"""IoU above which two boxes of mode `overlap` are of one object: the threshold of Darknet's box NMS (`nms=.45`)."""
 
 _COMPARABLE = (torch.float16, torch.bfloat16, torch.float32)
 _NOT_A_RIVAL = torch.iinfo(torch.int64).min
@@ -27,6 +31,7 @@ def feature_map_nms(
     window: int = 3,
     mode: FmNmsMode = "local-max",
     min_objectness: float = 0.0,
+    boxes_BAHW4: Tensor | None = None,
 ) -> Tensor:
     """Which slots keep their soft label: bool [B, A, H, W], on the device of the input.
 
@@ -37,10 +42,14 @@ def feature_map_nms(
     index a·H·W + y·W + x wins.
 
     - `local-max`: a candidate is kept unless a candidate of its class in its window beats it. No host synchronisation.
+    - `overlap`: the same, but only a candidate whose box overlaps its own with an IoU above OVERLAP beats it. Not in
+      the paper, whose rule also drops a neighbour that is another object (docs/decisions/0016). boxes_BAHW4: of the
+      slots, cxcywh in any unit, needed by this mode alone.
     - `greedy`: by descending objectness, each kept slot removes the other candidates of its class in its window.
     - `off`: every candidate is kept.
 
-    Raises RequestError for an even or non-positive window or an unknown mode, ValueError for tensors that do not fit.
+    Raises RequestError for an even or non-positive window or an unknown mode, ValueError for tensors that do not fit or
+    are missing.
     """
     _check(objectness_BAHW, class_prob_BAKHW, window, mode)
     objectness_BAHW = objectness_BAHW.float()
@@ -50,9 +59,32 @@ def feature_map_nms(
     rank_BAHW = _rank(objectness_BAHW).masked_fill(~candidate_BAHW, _NOT_A_RIVAL)
     # max() rather than argmax(): the same first index, six times faster on the CPU along a dimension that is not last.
     class_BAHW = class_prob_BAKHW.float().max(dim=2).indices
-    if mode == "local-max":
-        return candidate_BAHW & ~_is_beaten(rank_BAHW, rank_BAHW, class_BAHW, window)
-    return _greedy(rank_BAHW, class_BAHW, window)
+    if mode == "greedy":
+        return _greedy(rank_BAHW, class_BAHW, window)
+    corners_4BAHW = None
+    if mode == "overlap":
+        if boxes_BAHW4 is None:
+            raise ValueError("FM-NMS in mode overlap needs the boxes")
+        corners_4BAHW = _corners(boxes_BAHW4.float())
+    return candidate_BAHW & ~_is_beaten(rank_BAHW, rank_BAHW, class_BAHW, window, corners_4BAHW)
+
+
+def filter_entries(entries_BAEHW: Tensor, anchors_A2: Tensor, rule: FmNmsAttributes) -> Tensor:
+    """The soft labels of the entries that the region head gives, float16 [B, A, 5+K, H, W]: zeros where not kept.
+
+    The rule is applied to the values as they are stored, in float16.
+    """
+    entries_BAEHW = entries_BAEHW.half()
+    boxes_BAHW4 = decode_entries(entries_BAEHW.float(), anchors_A2) if rule.mode == "overlap" else None
+    keep_BAHW = feature_map_nms(
+        entries_BAEHW[:, :, BOX_ENTRIES - 1],
+        entries_BAEHW[:, :, BOX_ENTRIES:],
+        rule.window,
+        rule.mode,
+        rule.min_objectness,
+        boxes_BAHW4,
+    )
+    return apply_keep(entries_BAEHW, keep_BAHW)
 
 
 def apply_keep(entries_BAEHW: Tensor, keep_BAHW: Tensor) -> Tensor:
@@ -89,23 +121,45 @@ def _rank(objectness_BAHW: Tensor) -> Tensor:
     return (ordered << 32) | falling
 
 
-def _is_beaten(rank_BAHW: Tensor, rival_BAHW: Tensor, class_BAHW: Tensor, window: int) -> Tensor:
+def _corners(boxes_BAHW4: Tensor) -> Tensor:
+    """cxcywh to left, top, right, bottom, first axis."""
+    cx, cy, w, h = boxes_BAHW4.unbind(-1)
+    return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+
+
+def _overlap(one_4: Tensor, other_4: Tensor) -> Tensor:
+    """Where boxes (left, top, right, bottom along the first axis) overlap with an IoU above OVERLAP; broadcasts."""
+    width = torch.minimum(one_4[2], other_4[2]) - torch.maximum(one_4[0], other_4[0])
+    height = torch.minimum(one_4[3], other_4[3]) - torch.maximum(one_4[1], other_4[1])
+    shared = width.clamp(min=0) * height.clamp(min=0)
+    area, other_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one_4, other_4))
+    return shared > OVERLAP * (area + other_area - shared)
+
+
+def _is_beaten(
+    rank_BAHW: Tensor, rival_BAHW: Tensor, class_BAHW: Tensor, window: int, corners_4BAHW: Tensor | None = None
+) -> Tensor:
     """Where some rival of the same class in the window has the higher rank; _NOT_A_RIVAL marks slots that never beat.
 
-    Compares each offset of the window for all pairs of anchors at once: window² · A² comparisons per cell.
+    With boxes a rival must overlap. Compares each offset of the window for all pairs of anchors at once: window² · A²
+    comparisons per cell.
     """
     beaten_BAHW = torch.zeros_like(rank_BAHW, dtype=torch.bool)
     shifted = zip(_shifts(rival_BAHW, window, _NOT_A_RIVAL), _shifts(class_BAHW, window, _NO_CLASS), strict=True)
-    for shifted_rank_BAHW, shifted_class_BAHW in shifted:
+    boxes = repeat(None) if corners_4BAHW is None else _shifts(corners_4BAHW, window, 0.0)
+    for (shifted_rank_BAHW, shifted_class_BAHW), shifted_4BAHW in zip(shifted, boxes, strict=False):
         higher_BAAHW = shifted_rank_BAHW[:, None] > rank_BAHW[:, :, None]
         same_BAAHW = shifted_class_BAHW[:, None] == class_BAHW[:, :, None]
-        beaten_BAHW |= (higher_BAAHW & same_BAAHW).any(dim=2)
+        beats_BAAHW = higher_BAAHW & same_BAAHW
+        if corners_4BAHW is not None and shifted_4BAHW is not None:
+            beats_BAAHW &= _overlap(corners_4BAHW[:, :, :, None], shifted_4BAHW[:, :, None])
+        beaten_BAHW |= beats_BAAHW.any(dim=2)
     return beaten_BAHW
 
 
-def _shifts(x_BAHW: Tensor, window: int, fill: int) -> Iterator[Tensor]:
+def _shifts(x_BAHW: Tensor, window: int, fill: float) -> Iterator[Tensor]:
     """The tensor moved by every offset of the window, as views into one copy padded with `fill`."""
-    height, width = x_BAHW.shape[-2:]
+    height, width = x_BAHW.shape[-2:]  # any axes before them
     reach_y, reach_x = min(window // 2, height - 1), min(window // 2, width - 1)
     padded = pad(x_BAHW, (reach_x, reach_x, reach_y, reach_y), value=fill)
     for y in range(2 * reach_y + 1):

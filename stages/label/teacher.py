@@ -9,7 +9,7 @@ from torch import Tensor
 from data.errors import RequestError, WorkLeftError
 from data.store.schema import FmNmsAttributes
 from stages.device import Precision, autocast, placed
-from stages.label.fm_nms import apply_keep, feature_map_nms
+from stages.label.fm_nms import filter_entries
 from stages.networks.fuse import fuse
 from stages.networks.network import Detector
 from stages.networks.region import BOX_ENTRIES, activate
@@ -68,14 +68,7 @@ class Teacher:
                     f"the teacher's {name} is not finite in {self.precision}; nothing was written for this shard. "
                     "Label with --precision float32 into a new store, or look at the weights"
                 )
-        keep_BAHW = feature_map_nms(
-            entries_BAEHW[:, :, BOX_ENTRIES - 1],
-            entries_BAEHW[:, :, BOX_ENTRIES:],
-            self.fm_nms.window,
-            self.fm_nms.mode,
-            self.fm_nms.min_objectness,
-        )
-        soft_labels = apply_keep(entries_BAEHW, keep_BAHW).cpu()
+        soft_labels = filter_entries(entries_BAEHW, torch.tensor(self.anchors), self.fm_nms).cpu()
         features = {tap: value.cpu() for tap, value in features.items()}
         return TeacherOutput(soft_labels, features)
 

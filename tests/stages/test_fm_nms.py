@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import RequestError
-from stages.label.fm_nms import FmNmsMode, apply_keep, feature_map_nms
+from data.store.schema import FmNmsAttributes, FmNmsMode
+from stages.label.fm_nms import apply_keep, feature_map_nms, filter_entries
+from stages.networks.region import decode_entries
 from tests.reference_fm_nms import slow_feature_map_nms
 
-MODES: tuple[FmNmsMode, ...] = ("local-max", "greedy", "off")
+MODES: tuple[FmNmsMode, ...] = ("local-max", "greedy", "overlap", "off")
+ANCHORS = torch.tensor([(1.0, 1.0), (0.5, 2.0), (2.0, 1.5), (1.1, 0.9), (3.0, 3.0)])
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
@@ -46,10 +49,13 @@ def random_entries(seed: int, batch: int, anchors: int, classes: int, height: in
 )
 def test_equals_the_slow_twin(seed, anchors, classes, height, width, window, mode, min_objectness, dtype):
     entries = random_entries(seed, 2, anchors, classes, height, width).to(dtype)
-    keep = feature_map_nms(entries[:, :, 4], entries[:, :, 5:], window, mode, min_objectness)
+    boxes = decode_entries(entries.float(), ANCHORS[:anchors])
+    keep = feature_map_nms(entries[:, :, 4], entries[:, :, 5:], window, mode, min_objectness, boxes)
     plain = entries.float().numpy()
     for picture in range(2):
-        slow = slow_feature_map_nms(plain[picture, :, 4], plain[picture, :, 5:], window, mode, min_objectness)
+        slow = slow_feature_map_nms(
+            plain[picture, :, 4], plain[picture, :, 5:], window, mode, min_objectness, boxes[picture].numpy()
+        )
         np.testing.assert_array_equal(keep[picture].numpy(), slow)
 
 
@@ -58,11 +64,12 @@ def test_equals_the_slow_twin(seed, anchors, classes, height, width, window, mod
 def test_equals_the_slow_twin_at_full_size(device, mode):
     entries = random_entries(0, 2, 5, 20, 13, 13)
     on_device = entries.to(device)
-    keep = feature_map_nms(on_device[:, :, 4], on_device[:, :, 5:], 3, mode, 0.01)
+    boxes = decode_entries(entries.float(), ANCHORS)
+    keep = feature_map_nms(on_device[:, :, 4], on_device[:, :, 5:], 3, mode, 0.01, boxes.to(device))
     assert keep.device == on_device.device
     plain = entries.float().numpy()
     for picture in range(2):
-        slow = slow_feature_map_nms(plain[picture, :, 4], plain[picture, :, 5:], 3, mode, 0.01)
+        slow = slow_feature_map_nms(plain[picture, :, 4], plain[picture, :, 5:], 3, mode, 0.01, boxes[picture].numpy())
         np.testing.assert_array_equal(keep[picture].cpu().numpy(), slow)
 
 
@@ -70,18 +77,28 @@ def test_equals_the_slow_twin_at_full_size(device, mode):
 @given(
     seed=st.integers(0, 2**32 - 1),
     window=st.sampled_from([1, 3, 5]),
-    mode=st.sampled_from(["local-max", "greedy"]),
+    mode=st.sampled_from(["local-max", "greedy", "overlap"]),
     min_objectness=st.sampled_from([0.0, 0.01, 0.4]),
 )
 def test_filtering_an_off_store_gives_the_other_store_bit_for_bit(seed, window, mode, min_objectness):
     entries = random_entries(seed, 2, 3, 4, 5, 4)
 
     def store(values: torch.Tensor, with_mode: FmNmsMode) -> torch.Tensor:
-        keep = feature_map_nms(values[:, :, 4], values[:, :, 5:], window, with_mode, min_objectness)
-        return apply_keep(values, keep)
+        return filter_entries(values, ANCHORS[:3], FmNmsAttributes(with_mode, window, min_objectness))
 
     off = store(entries, "off")
     assert torch.equal(store(off, mode).view(torch.int16), store(entries, mode).view(torch.int16))
+
+
+def test_a_neighbour_that_is_another_object_is_kept_by_overlap_alone():
+    """Three cells in a row: a large box seen by the first two, and a small one of its own in the third."""
+    objectness, classes = one_class([[0.9, 0.8, 0.7]])
+    boxes = torch.tensor([(1.0, 0.5, 2.0, 1.0), (1.1, 0.5, 2.0, 1.0), (2.5, 0.5, 0.5, 0.5)])[None, None, None]
+    both = feature_map_nms(objectness, classes, mode="overlap", boxes_BAHW4=boxes)
+    assert both.flatten().tolist() == [True, False, True]
+    assert feature_map_nms(objectness, classes, mode="local-max").flatten().tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="needs the boxes"):
+        feature_map_nms(objectness, classes, mode="overlap")
 
 
 def test_the_two_modes_differ_on_a_chain():
@@ -123,7 +140,7 @@ def test_pictures_of_a_batch_do_not_see_each_other():
 @pytest.mark.parametrize("mode", MODES)
 def test_nan_is_never_a_candidate(mode):
     objectness, classes = one_class([[float("nan"), 0.5]])
-    keep = feature_map_nms(objectness, classes, mode=mode)
+    keep = feature_map_nms(objectness, classes, mode=mode, boxes_BAHW4=torch.ones(1, 1, 1, 2, 4))
     assert keep[0, 0, 0].tolist() == [False, True]
     stored = apply_keep(objectness[:, :, None], keep)
     assert stored[0, 0, 0, 0].tolist() == [0.0, 0.5]
@@ -141,7 +158,7 @@ def test_an_even_window_is_refused(window):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(RequestError, match="local-max, greedy, off"):
+    with pytest.raises(RequestError, match="local-max, greedy, overlap, off"):
         feature_map_nms(*one_class([[0.5]]), mode="soft")  # type: ignore[arg-type]
 
 
