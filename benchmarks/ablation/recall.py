@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from ablation.pool import Pool
 
+from ablation.pool import Pool
 from data.annotations import read_annotations
 from data.store.layout import IMAGE_SIZE, LABELLED
 from data.store.reader import LabelStore
