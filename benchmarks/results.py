@@ -10,6 +10,7 @@ run is begun that is not expected to end within it. --render writes the page fro
 
 import argparse
 import fcntl
+import os
 import shutil
 import statistics
 import sys
@@ -100,6 +101,7 @@ def only_one(work: Path) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"{work} is being worked in by another process; wait for it, or name another --work")
+    os.set_inheritable(lock.fileno(), True)
     return lock
 
 

@@ -11,6 +11,7 @@ from ablation.tasks import Commands, Student, Task
 THRESHOLDS = (0.3, 0.5, 0.7)
 EVERYTHING = ("labelled", "unlabelled-100")
 UNDISTILLED = ("--distillation-weight", "0")
+CAN_WAIT = 4
 STORES = {
     "local-max, the default": "carla/store",
     "greedy": "carla/store-greedy",
@@ -70,8 +71,9 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
     def row(
         label: str, student: Student, value: int, *, seeds: int = 1, paper: str = "", by: Commands = commands
     ) -> Row:
-        """value: how early; each further seed comes four places later."""
-        made = [by.student(student, seed, value + 4 * seed) for seed in range(seeds)]
+        """value: how early; each further seed comes four places later, or eight for what can wait."""
+        pace = 4 if value < CAN_WAIT else 8
+        made = [by.student(student, seed, value + pace * seed) for seed in range(seeds)]
         tasks.update((task.name, task) for task in made)
         return Row(label, tuple(task.name for task in made), paper)
 
@@ -116,7 +118,7 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
                 2,
                 seeds=seeds,
             ),
-            row("FM-NMS within a cell (window 1)", Student("carla/cell", cell.name, EVERYTHING), 3, seeds=seeds),
+            row("FM-NMS within a cell (window 1)", Student("carla/cell", cell.name, EVERYTHING), 4, seeds=seeds),
             row(
                 "without objectness scaling",
                 Student("carla/unscaled", mine, EVERYTHING, flags=("--no-objectness-scaling",)),

@@ -74,6 +74,7 @@ def _distill(command: Sequence[str], path: Path, profile: Profile, work: Path) -
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            close_fds=False,  # the work folder's lock: it is held until the last command that works in it ends
         )
     if done.returncode:
         raise RuntimeError(f"distill {' '.join(command)}\n{log.read_text()[-2000:]}")
