@@ -28,6 +28,7 @@ from ablation.page import Chapter, write_page
 from ablation.pool import Pool, make_bccd, make_carla
 from ablation.profile import PROFILES, Profile
 from ablation.recall import measure_labels
+from ablation.summary import write_summary
 from ablation.tasks import Task
 from ablation.valid import settled
 from ablation.work import perform
@@ -90,7 +91,18 @@ def main() -> None:
         if (found := Ledger.read(out / f"results-{each.name}.json")) is not None
     ]
     write_page(out / "results.md", chapters)
+    if arguments.out is None:
+        summarise(chapters)
     lock.close()
+
+
+def summarise(chapters: Sequence[Chapter]) -> None:
+    """The first profile's rows into the README: they are of one machine."""
+    first = chapters[0]
+    results = {name: first.ledger.results[name] for name in settled(first.ablation.tasks, first.ledger)}
+    table = next(table for table in first.ablation.tables if table.key == "distillation")
+    shown = f"![AP50 by share of unlabelled pictures](docs/results-{first.profile.name}-unlabelled.png)"
+    write_summary(ROOT / "README.md", table, results, shown)
 
 
 def only_one(work: Path) -> IO[str]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.experiments import STORES, Ablation, Row, Table
+from ablation.experiments import STORES, Ablation, Table
 from ablation.figures import draw_curves, draw_unlabelled
 from ablation.ledger import Ledger
 from ablation.pictures import draw_detections, draw_twins
 from ablation.pool import CARLA_LEFT_OUT, CARLA_SMALLEST, Pool
 from ablation.profile import Profile
 from ablation.recall import CONFIDENT, MATCHED
+from ablation.rows import difference, figures, mean
 from ablation.valid import settled
 
 MINUTE = 60
@@ -116,7 +117,7 @@ def _chapter(out: Path, chapter: Chapter) -> str:
         if any(name in results for row in table.rows for name in row.tasks):
             parts.append(_table(table, results))
     unlabelled = next(table for table in ablation.tables if table.key == "unlabelled")
-    points = {row.label: found for row in unlabelled.rows if (found := _figures(row, results))}
+    points = {row.label: found for row in unlabelled.rows if (found := figures(row, results))}
     if len(points) == len(unlabelled.rows):
         draw_unlabelled(points, out / f"results-{profile.name}-unlabelled.png")
         parts.append(f"![AP50 by share of unlabelled pictures](results-{profile.name}-unlabelled.png)")
@@ -152,34 +153,17 @@ def _table(table: Table, results: Mapping[str, Any]) -> str:
 
 
 def _rows(table: Table, results: Mapping[str, Any]) -> str:
-    base = _figures(next(row for row in table.rows if row.label == table.base), results)
+    base = figures(next(row for row in table.rows if row.label == table.base), results)
     lines = [f"| | AP50 | against “{table.base}” | seeds | validation | the paper |", "|---|---|---|---|---|---|"]
     for row in table.rows:
-        found = _figures(row, results)
+        found = figures(row, results)
         if not found:
             lines.append(f"| {row.label} | not run yet | | | | {row.paper} |")
             continue
         validation = statistics.mean(100 * results[name]["validation"] for name in row.tasks if name in results)
-        difference = "" if row.label == table.base or not base else _difference(found, base)
-        lines.append(f"| {row.label} | {_mean(found)} | {difference} | {len(found)} | {validation:.1f} | {row.paper} |")
+        gain = "" if row.label == table.base or not base else difference(found, base)
+        lines.append(f"| {row.label} | {mean(found)} | {gain} | {len(found)} | {validation:.1f} | {row.paper} |")
     return "\n".join(lines)
-
-
-def _figures(row: Row, results: Mapping[str, Any]) -> list[float]:
-    """Test AP50 in %, by seed."""
-    return [100 * results[name]["test"]["ap50"] for name in row.tasks if name in results]
-
-
-def _mean(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{spread}"
-
-
-def _difference(values: Sequence[float], base: Sequence[float]) -> str:
-    """Seed by seed where both have them: what the seeds share cancels out."""
-    pairs = [one - other for one, other in zip(values, base, strict=False)]
-    spread = f" ± {statistics.stdev(pairs):.1f}" if len(pairs) > 1 else ""
-    return f"{statistics.mean(pairs):+.1f}{spread}"
 
 
 def _pictures(out: Path, chapter: Chapter) -> str:

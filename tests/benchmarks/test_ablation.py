@@ -139,3 +139,37 @@ def _visible(view, base, box) -> bool:
     from ablation.labels import _shows
 
     return bool(_shows(view, base, np.array([[(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]]))[0])
+
+
+def test_the_readme_shows_the_rows_and_keeps_the_rest(tmp_path: Path) -> None:
+    from ablation.experiments import Row, Table
+    from ablation.summary import BEGIN, END, write_summary
+
+    rows = [
+        Row("student alone", ("alone/seed-0", "alone/seed-1")),
+        Row("greedy FM-NMS", ("greedy/seed-0",)),
+        Row("full, and all unlabelled pictures", ("full/seed-0", "full/seed-1")),
+        Row("without FM-NMS", ("off/seed-0",)),
+        Row("hard pseudo-labels above 0.3", ("hard-3/seed-0",)),
+        Row("hard pseudo-labels above 0.5", ("hard-5/seed-0",)),
+    ]
+    ap50 = {"alone/seed-0": 0.1, "alone/seed-1": 0.2, "full/seed-0": 0.3, "full/seed-1": 0.5, "greedy/seed-0": 0.9}
+    validated = {"hard-3/seed-0": (0.4, 0.2), "hard-5/seed-0": (0.35, 0.3)}
+    results = {name: {"test": {"ap50": value}, "validation": value} for name, value in ap50.items()}
+    results |= {name: {"test": {"ap50": test}, "validation": best} for name, (test, best) in validated.items()}
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n\n{BEGIN}\nwhat was\n{END}\n\nbelow\n")
+    for _ in range(2):
+        write_summary(readme, Table("distillation", "", "", tuple(rows), ""), results, "![figure](figure.png)")
+    lines = readme.read_text().splitlines()
+    assert lines[0] == "above"
+    assert lines[-1] == "below"
+    shown = [line for line in lines if line.startswith("| ")][1:]
+    assert shown == [
+        "| student alone | 15.0 ± 7.1 |  | 2 |",
+        "| full, and all unlabelled pictures | 40.0 ± 14.1 | +25.0 ± 7.1 | 2 |",
+        "| hard pseudo-labels above 0.5 | 35.0 | +25.0 | 1 |",
+    ]
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="no marks"):
+        write_summary(readme, Table("distillation", "", "", tuple(rows), ""), results, "")
