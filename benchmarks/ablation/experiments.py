@@ -20,6 +20,7 @@ STORES = {
     "none": "carla/store-off",
 }
 """FM-NMS to the store that was made with it, all by one teacher."""
+OVERLAP = ("--fm-nms", "overlap")
 LEVELS = ((5, 6), (4, 6), (3, 6), (2, 6), (3, 7))
 
 
@@ -60,7 +61,7 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
     store = commands.store("carla/store", strong)
     greedy = commands.store("carla/store-greedy", strong, "--fm-nms", "greedy")
     cell = commands.store("carla/store-cell", strong, "--fm-nms-window", "1")
-    overlap = commands.store("carla/store-overlap", strong, "--fm-nms", "overlap")
+    overlap = commands.store("carla/store-overlap", strong, *OVERLAP)
     unfiltered = commands.store("carla/store-off", strong, "--fm-nms", "off")
     weak_store = commands.store("carla/store-weak", weak)
     merged = commands.merged("carla/store-merged", strong, store)
@@ -266,6 +267,16 @@ def _bccd(row, tasks: dict[str, Task], commands: Commands) -> Table:  # type: ig
         )
         for share in (0, *UNLABELLED_SHARES)
     ]
+    overlap = commands.store("bccd/store-overlap", commands.pool.images.parent / "teacher.safetensors", *OVERLAP)
+    tasks[overlap.name] = overlap
+    series.append(
+        row(
+            "full, 100 % of them, FM-NMS of overlapping boxes only",
+            Student("bccd/overlap", overlap.name, EVERYTHING, steps_share=0.5),
+            7,
+            by=commands,
+        )
+    )
     return Table(
         "bccd",
         "Blood cells",
