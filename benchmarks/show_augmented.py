@@ -70,11 +70,12 @@ def as_if_found(
 
 def boxes_of(sample: Sample, anchors: Anchors) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
     """The kept slots of a sample's target: boxes [n, 4] xyxy in pixels of the input, labels [n], objectness [n]."""
-    assert sample.teacher is not None, sample.problem
-    entries = torch.from_numpy(sample.teacher)[None]
+    assert sample.teachers, sample.problem
+    dense = sample.teachers[0].dense
+    entries = torch.from_numpy(dense)[None]
     boxes = decode_entries(entries, torch.tensor(anchors))[0].reshape(-1, 4).numpy()
-    objectness = sample.teacher[:, 4].reshape(-1)
-    labels = sample.teacher[:, 5:].argmax(axis=1).reshape(-1)
+    objectness = dense[:, 4].reshape(-1)
+    labels = dense[:, 5:].argmax(axis=1).reshape(-1)
     kept = np.flatnonzero(objectness)
     height, width = sample.picture.shape[1:]
     pixels = cxcywh_to_xyxy(boxes[kept]) * np.array([width, height, width, height], np.float32)
@@ -95,7 +96,7 @@ def from_annotations(count: int, size: int) -> tuple[list[TrainingPicture], tupl
         table = as_if_found(truth, file.pixels.shape[0], file.pixels.shape[1], size, DEFAULT_ANCHORS, len(CLASSES))
         grid = Grid(DEFAULT_ANCHORS, size // 32, size // 32)
         items.append(
-            TrainingPicture(key, path, None, StoredLabels(table, 0, file.digest, grid, "letterbox", size, size))
+            TrainingPicture(key, path, None, (StoredLabels(table, 0, file.digest, grid, "letterbox", size, size),))
         )
     return items, CLASSES, DEFAULT_ANCHORS
 
@@ -110,7 +111,7 @@ def from_store(path: Path, count: int) -> tuple[list[TrainingPicture], tuple[str
     for row in np.flatnonzero(table.status == LABELLED)[:count].tolist():
         key, digest = store.manifest.keys[row], store.manifest.digests[row].tobytes()
         stored = StoredLabels(table, row, digest, grid, place.resize, place.height, place.width)
-        items.append(TrainingPicture(key, roots[root_label(key)] / relative_path(key), None, stored))
+        items.append(TrainingPicture(key, roots[root_label(key)] / relative_path(key), None, (stored,)))
     return items, attributes.teacher.classes, attributes.teacher.anchors
 
 
@@ -120,7 +121,7 @@ def sheet(
     """One row per picture: the teacher's view, then so many augmented ones."""
 
     def panel(item: TrainingPicture, augment: AugmentConfig, epoch: int) -> tuple[str, NDArray[np.uint8]]:
-        settings = SampleSettings(anchors, len(classes), item.stored.resize if item.stored else "letterbox", augment, 0)
+        settings = SampleSettings(anchors, len(classes), item.stored[0].resize, augment, 0)
         sample = make_sample(item, settings, PictureCache(0), epoch=epoch, height=size, width=size)
         boxes, labels, objectness = boxes_of(sample, anchors)
         pixels = np.rint(sample.picture.transpose(1, 2, 0) * 255).astype(np.uint8)

@@ -33,6 +33,10 @@ def train(
     store: Annotated[
         list[Path] | None, typer.Option(help="Store of soft labels; without one nothing is distilled.")
     ] = None,
+    store_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Of each --store's loss, in order; the average of a picture's stores if not given."),
+    ] = None,
     images: Annotated[list[str] | None, typer.Option(help="Folders of pictures, or where a store's are now.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="VOC or YOLO folder, or COCO JSON.")] = None,
     annotation_format: Annotated[AnnotationFormat | None, typer.Option(help="Recognised if not given.")] = None,
@@ -105,6 +109,7 @@ def train(
 
     request = TrainRequest(
         stores=tuple(str(path) for path in store or ()),
+        store_weights=tuple(store_weight or ()),
         images=tuple(images or ()),
         annotations=None if annotations is None else str(annotations),
         annotation_format=None if annotation_format is None else annotation_format.value,

@@ -25,7 +25,7 @@ class EpochMetrics:
             "batches": 1,
             "pictures": len(batch.labelled_B),
             "labelled": int(batch.labelled_B.sum()),
-            "with_teacher": int(batch.valid_B.sum()),
+            "with_teacher": int((batch.weights_SB > 0).any(dim=0).sum()),
             "kept_slots": batch.kept_slots,
             "collisions": batch.collisions,
             "problems": len(batch.problems),

@@ -60,7 +60,7 @@ def fit(
     per_epoch = batches_per_epoch(len(pictures), settings.batch_size)
     total_steps = settings.epochs * per_epoch
     prior_steps = prior_box_steps(total_steps)
-    with_teacher = any(item.stored is not None for item in pictures)
+    teachers = max((stored.teacher + 1 for item in pictures for stored in item.stored), default=0)
     progress.skip(position.epoch * per_epoch + position.batch)
 
     for epoch in range(position.epoch, settings.epochs):
@@ -83,7 +83,7 @@ def fit(
             first=first,
             input_size=settings.input_size,
             multi_scale=settings.multi_scale,
-            with_teacher=with_teacher,
+            teachers=teachers,
             threads=settings.threads,
         )
         for number, batch in enumerate(stream, first):
@@ -106,7 +106,7 @@ def fit(
                     f"The same command with --resume goes on"
                 )
         metrics = metrics.of_all(ranks)
-        metrics.check_distillation(samples.classes, with_teacher)
+        metrics.check_distillation(samples.classes, teachers > 0)
         rate = learning_rate((epoch + 1) * per_epoch - 1, total_steps, settings.learning_rate)
         row = {"epoch": epoch + 1, "step": (epoch + 1) * per_epoch, "learning_rate": rate} | metrics.row()
         keeper.epoch_done(epoch, row, began, last=epoch + 1 == settings.epochs)

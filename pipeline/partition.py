@@ -65,7 +65,7 @@ def partition(
         if len(training) < len(rest):
             notes.append(f"{len(rest) - len(training)} copies of held-out pictures are held out too")
 
-    useful = [p for p in training if annotated(p) or (request.distills and p.soft is not None)]
+    useful = [p for p in training if annotated(p) or (request.distills and p.soft)]
     if len(useful) < len(training):
         notes.append(
             f"{len(training) - len(useful)} pictures are neither annotated nor distilled from, and are left out"
@@ -92,6 +92,6 @@ def _listed(files: Sequence[str], pool: Sequence[PoolPicture], notes: list[str])
 
 
 def _digest(picture: PoolPicture) -> tuple[str, bytes]:
-    if picture.soft is not None:  # of the very file that was labelled; a training masks a file that differs
-        return picture.key, picture.soft.digest
+    if len(stored := {soft.digest for soft in picture.soft}) == 1:
+        return picture.key, stored.pop()  # of the very file that was labelled; a training masks a file that differs
     return picture.key, hashlib.sha256(picture.path.read_bytes()).digest()

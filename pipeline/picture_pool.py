@@ -1,7 +1,7 @@
 """Every picture a training could use, with its soft labels where a store has some, before any is chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,20 +21,24 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class PoolPicture:
-    """key: the store's for a picture of a store, else that of `find_pictures`. soft: None if no store labelled it."""
+    """key: the first store's for a picture of a store, else that of `find_pictures`. soft: one for each store that
+    labelled it."""
 
     key: str
     path: Path
-    soft: StoredLabels | None
+    soft: tuple[StoredLabels, ...] = ()
 
 
 def open_stores(request: TrainRequest) -> list[LabelStore]:
     """The stores of the request, which must be of one class list and have a finished shard; RequestError otherwise."""
+    twice = [path for number, path in enumerate(request.stores) if path in request.stores[:number]]
+    if twice:
+        raise RequestError(f"--store {twice[0]} is named twice; a store's say is set by --store-weight")
     stores = [LabelStore.open(Path(path)) for path in request.stores]
     for store in stores:
         if not store.finished_shards():
             raise RequestError(f"{store.path} has no finished shard; complete it with the label command that made it")
-        if store.attributes.teacher.classes != stores[0].attributes.teacher.classes:
+        if sorted(store.attributes.teacher.classes) != sorted(stores[0].attributes.teacher.classes):
             raise RequestError(
                 f"{store.path} and {stores[0].path} have teachers of different classes; train from either"
             )
@@ -44,21 +48,23 @@ def open_stores(request: TrainRequest) -> list[LabelStore]:
 def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: list[str]) -> list[PoolPicture]:
     """The stores' pictures and those of --images, sorted by key; what is absent goes into the notes.
 
-    A picture that both have is the store's. Raises RequestError where there is none, where a store's pictures can't be
-    found, where two stores have the same picture, and where one key names two pictures: truth, soft labels and random
-    draws are all found by it.
+    A picture that both have is the store's; one that several stores have learns from each, by weight. Raises
+    RequestError where there is none, where a store's pictures can't be found, and where one key names two pictures:
+    truth, soft labels and random draws are all found by it.
     """
     pool: dict[Path, PoolPicture] = {}
-    for store in stores:
-        pictures = _of_store(request, store, notes)
-        shared = pool.keys() & pictures.keys()
-        if shared:
-            raise RequestError(
-                f"{min(shared)} is in {store.path} and in another --store; give stores of different pictures"
-            )
-        pool |= pictures
-    for picture in find_pictures(request.images) if request.images else ():
-        pool.setdefault(picture.path.resolve(), PoolPicture(picture.key, picture.path, None))
+    for number, store in enumerate(stores):
+        order = [store.attributes.teacher.classes.index(name) for name in stores[0].attributes.teacher.classes]
+        for path, picture in _of_store(request, store, number, order, notes).items():
+            first = pool.setdefault(path, picture)
+            if first is not picture:
+                pool[path] = replace(first, soft=first.soft + picture.soft)
+    pool = {path: replace(picture, soft=_weighted(picture.soft, request)) for path, picture in pool.items()}
+    if len(stores) > 1:
+        several = sum(len(picture.soft) > 1 for picture in pool.values())
+        notes.append(f"{several} of {len(pool)} pictures of {len(stores)} stores have soft labels of several")
+    for found in find_pictures(request.images) if request.images else ():
+        pool.setdefault(found.path.resolve(), PoolPicture(found.key, found.path))
     if not pool:
         raise RequestError("there are no pictures to train on; give --store, or --images with --annotations")
     listed = sorted(pool.values(), key=lambda picture: picture.key)
@@ -71,13 +77,24 @@ def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: 
     return listed
 
 
-def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dict[Path, PoolPicture]:
+def _weighted(soft: tuple[StoredLabels, ...], request: TrainRequest) -> tuple[StoredLabels, ...]:
+    """Each with its store's weight as it was given, or all with the same that add up to 1."""
+    given = request.store_weights
+    return tuple(replace(each, weight=given[each.teacher] if given else 1 / len(soft)) for each in soft)
+
+
+def _of_store(
+    request: TrainRequest, store: LabelStore, number: int, order: Sequence[int], notes: list[str]
+) -> dict[Path, PoolPicture]:
+    """Its pictures that are there, by their real paths. order: the store's own index of each class of the training."""
     labels = store.root_labels
     roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.path)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     with show_progress("reading soft labels", len(store.finished_shards()), "shards") as progress:
         table = load_kept_slots(store, lambda done, total: progress.count(done, total))
+    if list(order) != sorted(order):
+        table = table.with_classes(order)
     attributes = store.attributes
     grid = Grid(attributes.teacher.anchors, *attributes.label_shape[2:])
     pictures: dict[Path, PoolPicture] = {}
@@ -97,8 +114,9 @@ def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dic
             resize=attributes.input.resize,
             height=attributes.input.height,
             width=attributes.input.width,
+            teacher=number,
         )
-        pictures[path.resolve()] = PoolPicture(key, path, soft if table.status[row] == LABELLED else None)
+        pictures[path.resolve()] = PoolPicture(key, path, (soft,) if table.status[row] == LABELLED else ())
     if not pictures:
         place = roots[root_label(absent[0])]
         raise RequestError(

@@ -265,7 +265,7 @@ def _train(request: TrainRequest, prepared: _Prepared, run: RunFolder, trainer: 
         "run": str(run.path),
         "pictures": len(pictures),
         "labelled": labelled,
-        "with_teacher": sum(item.stored is not None for item in pictures),
+        "with_teacher": sum(bool(item.stored) for item in pictures),
         "validation": len(training.validation) or len(training.held_out),
         "epochs": request.epochs,
         "best": keeper.best,

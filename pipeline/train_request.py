@@ -15,6 +15,7 @@ class TrainRequest:
     """One field per flag of `distill train`, under its name; None is resolved from the store or the model."""
 
     stores: tuple[str, ...] = ()
+    store_weights: tuple[float, ...] = ()
     images: tuple[str, ...] = ()
     annotations: str | None = None
     annotation_format: Literal["voc", "coco", "yolo"] | None = None
@@ -65,6 +66,13 @@ class TrainRequest:
             value = getattr(self, name)
             if value is not None and not isfinite(value):
                 raise RequestError(f"--{name.removesuffix('_gb').replace('_', '-')} {value}: give a finite number")
+        if self.store_weights and len(self.store_weights) != len(self.stores):
+            raise RequestError(
+                f"{len(self.store_weights)} --store-weight for {len(self.stores)} --store: give one for each, in "
+                "order, or none for the average"
+            )
+        if any(not (isfinite(weight) and weight > 0) for weight in self.store_weights):
+            raise RequestError("--store-weight: give numbers above 0; a store without weight can be left out")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise RequestError(f"--ema {self.ema:g}: give a decay of at least 0 and below 1, such as 0.9998")
         if self.labelled_share is not None and self.batch_size < 2:

@@ -59,7 +59,7 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
 
     def trainable(picture: PoolPicture, soft: bool) -> TrainingPicture:
         truth = partial(annotations.truth, picture.key) if annotations is not None and picture.key in known else None
-        return TrainingPicture(picture.key, picture.path, truth, picture.soft if soft else None)
+        return TrainingPicture(picture.key, picture.path, truth, picture.soft if soft else ())
 
     validation = [picture for picture in parts.validation if picture.key in known]
     if 0 < len(validation) < len(parts.validation):
@@ -77,7 +77,7 @@ def build_training_set(request: TrainRequest, stores: Sequence[LabelStore]) -> T
         pictures=pictures,
         labelled=labelled,
         validation=[EvaluationPicture(picture.key, picture.path) for picture in validation],
-        held_out=[] if validation else [trainable(p, True) for p in parts.validation if p.soft is not None],
+        held_out=[] if validation else [trainable(p, True) for p in parts.validation if p.soft],
         annotations=annotations,
         classes=_classes(stores, annotations),
         fingerprint=_fingerprint(stores, pictures, labelled, annotations),
@@ -123,9 +123,12 @@ def _fingerprint(
     and of what the annotations hold in all."""
     content = {
         "stores": [store.metadata.sha256 for store in stores],
-        "pictures": [
-            [item.key, item.stored is not None, known] for item, known in zip(pictures, labelled, strict=True)
-        ],
+        "pictures": [[item.key, _known_by(item), known] for item, known in zip(pictures, labelled, strict=True)],
         "annotations": None if annotations is None else asdict(annotations.report),
     }
     return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def _known_by(item: TrainingPicture) -> bool | list[int]:
+    """Whether a store has it, or which ones where there are several."""
+    return bool(item.stored) if len(item.stored) < 2 else [stored.teacher for stored in item.stored]

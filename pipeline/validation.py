@@ -83,7 +83,7 @@ def teacher_validator(
             first=0,
             input_size=input_size,
             multi_scale=False,
-            with_teacher=True,
+            teachers=max(stored.teacher + 1 for item in pictures for stored in item.stored),
             threads=threads,
         ):
             placed = batch.on(device, torch.channels_last)

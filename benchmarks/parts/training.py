@@ -75,7 +75,7 @@ class Course:
             first=0,
             input_size=self.scene.input_size,
             multi_scale=False,
-            with_teacher=self.pictures[0].stored is not None,
+            teachers=len(self.pictures[0].stored),
             threads=self.scene.threads,
         )
 
@@ -116,7 +116,7 @@ def with_live_labels(batch: Batch, teacher: Teacher) -> Batch:
         raw_BCHW = teacher.network(placed.pictures_B3HW)
     entries_BAEHW = teacher.entries(raw_BCHW)
     labels_BAEHW = filter_entries(entries_BAEHW, torch.tensor(teacher.anchors), DEFAULT_FM_NMS)
-    return replace(placed, teacher_BAEHW=labels_BAEHW.float(), valid_B=torch.ones_like(batch.labelled_B))
+    return replace(placed, teachers_SBAEHW=labels_BAEHW.float()[None], weights_SB=torch.ones(1, len(batch.labelled_B)))
 
 
 def annotated(scene: Scene) -> tuple[list[Picture], AnnotationSet]:
@@ -130,9 +130,7 @@ def annotated(scene: Scene) -> tuple[list[Picture], AnnotationSet]:
 def plain_pictures(scene: Scene) -> list[TrainingPicture]:
     """The annotated photographs without soft labels."""
     chosen, annotations = annotated(scene)
-    return [
-        TrainingPicture(picture.key, picture.path, partial(annotations.truth, picture.key), None) for picture in chosen
-    ]
+    return [TrainingPicture(picture.key, picture.path, partial(annotations.truth, picture.key)) for picture in chosen]
 
 
 def stored_pictures(scene: Scene, plain: Sequence[TrainingPicture], teacher: Detector) -> list[TrainingPicture]:
@@ -148,11 +146,9 @@ def stored_pictures(scene: Scene, plain: Sequence[TrainingPicture], teacher: Det
     return [
         replace(
             item,
-            stored=StoredLabels(
-                table, row, store.manifest.digests[row].tobytes(), grid, "letterbox", scene.input_size, scene.input_size
-            ),
+            stored=(StoredLabels(table, row, digest.tobytes(), grid, "letterbox", scene.input_size, scene.input_size),),
         )
-        for row, item in enumerate(plain)
+        for row, (item, digest) in enumerate(zip(plain, store.manifest.digests, strict=True))
     ]
 
 

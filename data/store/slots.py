@@ -1,13 +1,16 @@
 """Every picture's kept slots in a few flat arrays: what a training run holds instead of a million dense tensors."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.store.layout import IMAGE_STATUS, LABELLED, SOFT_LABELS
 from data.store.reader import LabelStore
+
+BOX_ENTRIES = 5
+"""x, y, w, h and objectness come before the classes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +58,11 @@ class SoftLabelTable:
         anchor, row, column = kept.indices.T
         dense[anchor, :, row, column] = kept.entries
         return dense
+
+    def with_classes(self, order: Sequence[int]) -> "SoftLabelTable":
+        """The same table with its classes in another order: the new class i is the old class order[i]."""
+        columns = [*range(BOX_ENTRIES), *(BOX_ENTRIES + old for old in order)]
+        return replace(self, entries=self.entries[:, columns])
 
 
 def load_kept_slots(

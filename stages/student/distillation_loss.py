@@ -46,7 +46,7 @@ class DistillationConfig:
 def distillation_loss(
     raw_BCHW: Tensor,
     teacher_BAEHW: Tensor,
-    valid_B: Tensor,
+    weight_B: Tensor,
     anchors_A2: Tensor,
     config: DistillationConfig,
     scales: RegionLossConfig,
@@ -57,30 +57,31 @@ def distillation_loss(
     teacher_BAEHW: soft labels in the student's grid and anchors, E = 5+K: x, y through the logistic, w, h raw,
     objectness, class probabilities (normalised again here, after float16); all zeros where nothing was kept, as in
     padding, which counts as background.
-    valid_B: bool; where False the picture has no soft labels (its rows may hold anything, NaN included) and contributes
-    exactly nothing, to value and gradient. anchors_A2: in cells of the grid.
+    weight_B: float; where 0 the picture has no soft labels (its rows may hold anything, NaN included) and contributes
+    exactly nothing, to value and gradient; below 1 where other teachers have a say in it too. anchors_A2: in cells of
+    the grid.
 
-    Each term is summed over slots and valid pictures and divided by B, all pictures of the batch, as the region loss
-    is: a batch with few valid pictures weighs less, and every picture weighs the same in an epoch.
+    Each term is summed over slots and pictures, by weight, and divided by B, all pictures of the batch, as the region
+    loss is: a batch with few soft labels weighs less, and every picture weighs the same in an epoch.
     Keys: objectness, box, class, those switched on. Raises ValueError when the shapes don't fit.
     """
     raw_BAEHW = split_slots(raw_BCHW, len(anchors_A2))
     if teacher_BAEHW.shape != raw_BAEHW.shape:
         raise ValueError(f"soft labels {tuple(teacher_BAEHW.shape)} do not fit the output {tuple(raw_BAEHW.shape)}")
     anchors_A2 = anchors_A2.to(raw_BAEHW)
-    valid_B111 = valid_B.to(raw_BAEHW.device)[:, None, None, None]
-    teacher_BAEHW = teacher_BAEHW.to(raw_BAEHW).where(valid_B111[..., None], 0.0)
+    weight_B111 = weight_B.to(raw_BAEHW)[:, None, None, None]
+    teacher_BAEHW = teacher_BAEHW.to(raw_BAEHW).where(weight_B111[..., None] > 0, 0.0)
     pieces = [2, 2, 1, raw_BAEHW.shape[2] - BOX_ENTRIES]
     xy_BA2HW, wh_BA2HW, objectness_BA1HW, classes_BAKHW = torch.split(raw_BAEHW, pieces, dim=2)
     xy_T_BA2HW, wh_T_BA2HW, o_T_BA1HW, p_T_BAKHW = torch.split(teacher_BAEHW, pieces, dim=2)
     o_T_BAHW = o_T_BA1HW.squeeze(2)
-    factor_BAHW = o_T_BAHW if config.objectness_scaling else (o_T_BAHW > 0).to(o_T_BAHW)
+    factor_BAHW = weight_B111 * (o_T_BAHW if config.objectness_scaling else (o_T_BAHW > 0).to(o_T_BAHW))
 
     terms = {}
     if config.objectness:
         scale_BAHW = scales.noobject_scale + o_T_BAHW * (scales.object_scale - scales.noobject_scale)
         divergence_BAHW = _divergence_of_two(o_T_BAHW, objectness_BA1HW.squeeze(2))
-        terms["objectness"] = 0.25 * (valid_B111 * scale_BAHW * divergence_BAHW).sum()
+        terms["objectness"] = 0.25 * (weight_B111 * scale_BAHW * divergence_BAHW).sum()
     if config.box:
         scale_BAHW = scales.coord_scale * _teacher_box_scale(wh_T_BA2HW, anchors_A2)
         error_BAHW = (xy_T_BA2HW - xy_BA2HW.sigmoid()).square().sum(2) + (wh_T_BA2HW - wh_BA2HW).square().sum(2)

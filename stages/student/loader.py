@@ -21,7 +21,7 @@ def stream_batches(
     first: int,
     input_size: int,
     multi_scale: bool,
-    with_teacher: bool,
+    teachers: int,
     threads: int,
 ) -> Generator[Batch, None, None]:
     """Yield the epoch's batches from the `first` on, in order.
@@ -47,7 +47,7 @@ def stream_batches(
             yield [next(samples) for _ in order[number]]
 
     def collated(batch: list[Sample]) -> Batch:
-        return collate(batch, settings, with_teacher=with_teacher)
+        return collate(batch, settings, teachers=teachers)
 
     try:
         yield from map_ahead(collated, gathered(), threads=1, ahead=1)

@@ -24,8 +24,9 @@ class ObjectiveConfig:
 class Targets(Protocol):
     """What a batch says about its pictures; shapes and meaning as in `region_loss` and `distillation_loss`.
 
-    teacher_BAEHW is None when there is no teacher. The two masks are best left on the CPU: asking whether a batch has a
-    labelled picture then doesn't wait for the device.
+    teachers_SBAEHW has a layer for each of S teachers, or is None without any; weights_SB is 0 where a teacher says
+    nothing about a picture. Mask and weights are best left on the CPU: asking whether a batch has a labelled picture
+    then doesn't wait for the device.
     """
 
     @property
@@ -35,9 +36,9 @@ class Targets(Protocol):
     @property
     def labelled_B(self) -> Tensor: ...
     @property
-    def teacher_BAEHW(self) -> Tensor | None: ...
+    def teachers_SBAEHW(self) -> Tensor | None: ...
     @property
-    def valid_B(self) -> Tensor: ...
+    def weights_SB(self) -> Tensor: ...
 
 
 def objective(
@@ -46,7 +47,9 @@ def objective(
     """The loss to step on, a scalar, and its terms by name, detached, for the log.
 
     The terms are `region/…` (left out of a batch without labelled pictures) and `distillation/…` (left out without a
-    teacher, or of a batch without soft labels). A batch with neither has a loss of 0, whose gradient is 0.
+    teacher, or of a batch without soft labels). A batch with neither has a loss of 0, whose gradient is 0. The losses
+    of several teachers are added by weight: what they say of one object may lie in different slots, so that labels
+    can't be averaged.
     prior_box: whether training is still in the prior-box phase (schedule.prior_box_steps).
     """
     terms: dict[str, Tensor] = {}
@@ -61,11 +64,16 @@ def objective(
             prior_box=prior_box,
         )
         terms |= {f"region/{name}": term for name, term in region.items()}
-    if targets.teacher_BAEHW is not None and targets.valid_B.any():
-        distillation = distillation_loss(
-            raw_BCHW, targets.teacher_BAEHW, targets.valid_B, anchors_A2, config.distillation, config.region
-        )
-        terms |= {f"distillation/{name}": term for name, term in distillation.items()}
+    if targets.teachers_SBAEHW is not None:
+        for teacher_BAEHW, weight_B in zip(targets.teachers_SBAEHW, targets.weights_SB, strict=True):
+            if not weight_B.any():
+                continue
+            distillation = distillation_loss(
+                raw_BCHW, teacher_BAEHW, weight_B, anchors_A2, config.distillation, config.region
+            )
+            for name, term in distillation.items():
+                before = terms.get(f"distillation/{name}")
+                terms[f"distillation/{name}"] = term if before is None else before + term
     # The sum over no pictures is a 0 that still reaches the parameters, so that backward() works on every batch.
     total = torch.stack([*terms.values()]).sum() if terms else raw_BCHW[:0].float().sum()
     return total, {name: term.detach() for name, term in terms.items()}

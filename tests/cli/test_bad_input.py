@@ -225,7 +225,7 @@ TRAIN: list[tuple[Given, str]] = [
     (lambda f: ("--store", f / "nowhere"), "nowhere is not a label store"),
     (lambda f: ("--store", f / "pictures"), "is not a label store"),
     (lambda f: (*stored(f), "--store", f / "dogs"), "teachers of different classes"),
-    (lambda f: (*stored(f), "--store", f / "store"), "is in"),
+    (lambda f: (*stored(f), "--store", f / "store"), "is named twice"),
     (lambda f: (*stored(f), "--images", f / "notes"), "none of the 6 pictures of"),
     (lambda f: (*stored(f), "--input-size", 100), "--input-size 100 is not a multiple of 32"),
     (lambda f: (*stored(f), "--input-size", 0), "--input-size 0 is not a multiple of 32"),

@@ -86,8 +86,14 @@ def test_train(monkeypatch: pytest.MonkeyPatch, flags: tuple[Any, ...], field: s
     assert calls[1] == ((replace(TrainRequest(), **{field: value}), Path("b")), {"resume": True})
 
 
+def test_weights_come_with_their_stores(monkeypatch: pytest.MonkeyPatch):
+    calls = caught(monkeypatch, train_command, "run_training", {"text": "said"})
+    succeed("train", "--run", "r", "--store", "a", "--store", "b", "--store-weight", 0.7, "--store-weight", 2)
+    assert calls[0][0][0] == TrainRequest(stores=("a", "b"), store_weights=(0.7, 2.0))
+
+
 def test_every_field_of_a_training_has_a_flag():
-    assert {field for _, field, _ in TRAIN} == {field.name for field in fields(TrainRequest)}
+    assert {field for _, field, _ in TRAIN} | {"store_weights"} == {field.name for field in fields(TrainRequest)}
 
 
 LABEL: list[tuple[tuple[Any, ...], str, Any]] = [

@@ -171,8 +171,8 @@ def test_truth_and_soft_labels_are_the_pictures_own(
         assert bool(len(sample.labels)) == sample.labelled
         row = row_of[item.key]
         stored = store.read_rows("soft_labels", row, row + 1)[0]
-        assert sample.teacher is not None
-        np.testing.assert_array_equal(sample.teacher, stored.astype(np.float32))
+        (target,) = sample.teachers
+        np.testing.assert_array_equal(target.dense, stored.astype(np.float32))
         assert item.path.read_bytes() == (folder / item.key).read_bytes()
 
 
@@ -323,7 +323,7 @@ def test_flips_can_be_switched_off(folder: Path, tmp_path: Path, seen: list[tupl
         store = LabelStore.open(folder / "store")
         rows = [store.manifest.keys.index(item.key) for item, _ in seen]
         stored = [store.read_rows("soft_labels", row, row + 1)[0] for row in rows]
-        mirrored.append(sum((sample.teacher != s).any() for (_, sample), s in zip(seen, stored, strict=True)))
+        mirrored.append(sum((sample.teachers[0].dense != s).any() for (_, sample), s in zip(seen, stored, strict=True)))
         seen.clear()
     assert 5 < mirrored[0] < 22
     assert mirrored[1] == 0
@@ -351,7 +351,7 @@ def test_a_changed_picture_is_masked_and_counted(
     for row in RunFolder(tmp_path / "run").metrics():
         assert (row["problems"], row["with_teacher"], row["labelled"], row["pictures"]) == (1, 8, 6, 9)
     masked = [sample for item, sample in seen if item.path == changed]
-    assert [(sample.teacher, sample.labelled) for sample in masked] == [(None, True)] * 2
+    assert [(sample.teachers, sample.labelled) for sample in masked] == [((), True)] * 2
     assert "differs from the picture that was labelled" in masked[0].problem
     assert "1 pictures of the last epoch can't be decoded, or differ" in "\n".join(result["notes"])
 
@@ -365,7 +365,7 @@ def test_a_picture_that_cannot_be_decoded_is_masked_and_counted(
     for row in RunFolder(tmp_path / "run").metrics():
         assert (row["problems"], row["with_teacher"], row["labelled"], row["pictures"]) == (1, 8, 5, 9)
     masked = [sample for item, sample in seen if item.path == spoilt]
-    assert [(sample.teacher, sample.labelled) for sample in masked] == [(None, False)] * 2
+    assert [(sample.teachers, sample.labelled) for sample in masked] == [((), False)] * 2
 
 
 def test_a_picture_that_cannot_be_read_ends_the_training_and_says_how_to_go_on(
@@ -466,7 +466,7 @@ def test_held_out_pictures_are_judged_as_the_teacher_saw_them(
     assert len(judged) == 2 * 2
     for key, sample in judged:
         row = store.manifest.keys.index(key)
-        np.testing.assert_array_equal(sample.teacher, store.read_rows("soft_labels", row, row + 1)[0])
+        np.testing.assert_array_equal(sample.teachers[0].dense, store.read_rows("soft_labels", row, row + 1)[0])
 
 
 def test_the_stores_geometry_is_the_students_unless_said_otherwise(folder: Path, tmp_path: Path):

@@ -20,8 +20,8 @@ def batch(pictures: int = 4, kept: int = 5) -> Batch:
         boxes_BT4=torch.zeros(pictures, 0, 4),
         labels_BT=torch.zeros(pictures, 0),
         labelled_B=torch.arange(pictures) < 3,
-        teacher_BAEHW=None,
-        valid_B=torch.arange(pictures) < 2,
+        teachers_SBAEHW=None,
+        weights_SB=torch.tensor([[0.5, 0.0, 0, 0], [0.5, 1.0, 0, 0]])[:, :pictures],
         collisions=1,
         kept_slots=kept,
         problems=("a: spoilt",),
@@ -89,7 +89,7 @@ def test_without_kept_slots_there_was_nothing_to_learn():
 
 def test_a_teacher_that_was_masked_for_a_whole_epoch_is_found_out():
     metrics = EpochMetrics()
-    metrics.add({"region/box": 0.1}, replace(batch(kept=0), valid_B=torch.zeros(4, dtype=torch.bool)))
+    metrics.add({"region/box": 0.1}, replace(batch(kept=0), weights_SB=torch.zeros(2, 4)))
     with pytest.raises(WorkLeftError, match=r"no picture of a whole epoch had soft labels .* 1 differ"):
         metrics.check_distillation(3, with_teacher=True)
     metrics.check_distillation(3, with_teacher=False)

@@ -30,7 +30,9 @@ def pool_of(folder: Path, contents: dict[str, bytes], with_soft: frozenset[str] 
         path = folder / f"{name}.jpg"
         path.write_bytes(content)
         digest = hashlib.sha256(content).digest()
-        soft = StoredLabels(TABLE, 0, digest, Grid(((1, 1),), 1, 1), "letterbox", 32, 32) if name in with_soft else None
+        soft = (
+            (StoredLabels(TABLE, 0, digest, Grid(((1, 1),), 1, 1), "letterbox", 32, 32),) if name in with_soft else ()
+        )
         pool.append(PoolPicture(f"root/{name}.jpg", path, soft))
     return pool
 

@@ -52,7 +52,7 @@ def training_picture(path: Path, truth: Truth) -> TrainingPicture:
     table = as_if_found(truth, 480, 640, TEACHER_SIDE, DEFAULT_ANCHORS, len(CLASSES))
     grid = Grid(DEFAULT_ANCHORS, TEACHER_SIDE // 32, TEACHER_SIDE // 32)
     stored = StoredLabels(table, 0, file.digest, grid, "letterbox", TEACHER_SIDE, TEACHER_SIDE)
-    return TrainingPicture(f"JPEGImages/{path.name}", path, lambda height, width: truth, stored)
+    return TrainingPicture(f"JPEGImages/{path.name}", path, lambda height, width: truth, (stored,))
 
 
 def by_hand(box: NDArray[np.floating], view: View) -> tuple[list[float], bool]:
@@ -125,8 +125,8 @@ def test_the_unaugmented_view_is_the_stored_tensor_itself():
     plain = AugmentConfig(geometric=False, flip=0.0, photometric=False)
     settings = SampleSettings(DEFAULT_ANCHORS, len(CLASSES), "letterbox", plain, SEED)
     sample = make_sample(item, settings, PictureCache(0), epoch=0, height=TEACHER_SIDE, width=TEACHER_SIDE)
-    assert item.stored is not None
-    np.testing.assert_array_equal(sample.teacher, item.stored.table.dense(0))
+    (stored,) = item.stored
+    np.testing.assert_array_equal(sample.teachers[0].dense, stored.table.dense(0))
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -30,11 +30,11 @@ def loss(
     raw: Tensor,
     teacher: Tensor,
     config: DistillationConfig = PLAIN,
-    valid: Tensor | None = None,
+    weight: Tensor | None = None,
     scales: RegionLossConfig = SCALES,
 ) -> dict[str, Tensor]:
-    valid = torch.ones(len(raw), dtype=torch.bool) if valid is None else valid
-    return distillation_loss(raw, teacher, valid, ANCHORS_A2, config, scales)
+    weight = torch.ones(len(raw)) if weight is None else weight
+    return distillation_loss(raw, teacher, weight, ANCHORS_A2, config, scales)
 
 
 def gradient(term: Tensor, raw: Tensor) -> Tensor:
@@ -130,13 +130,20 @@ def test_a_student_that_is_certain_and_wrong_keeps_its_slope(o_T: float) -> None
 def test_a_picture_without_soft_labels_contributes_exactly_nothing() -> None:
     raw, teacher = random_raw(11), soft_labels(12)
     teacher[1] = torch.nan  # what a row that was never written reads as
-    terms = loss(raw, teacher, valid=torch.tensor([True, False]))
+    terms = loss(raw, teacher, weight=torch.tensor([1.0, 0.0]))
     alone = loss(raw[:1], teacher[:1])
     for name in NAMES:
         gradient_BAEHW = gradient(terms[name], raw)
         assert torch.count_nonzero(gradient_BAEHW[0]) > 0
         assert torch.count_nonzero(gradient_BAEHW[1]) == 0
         torch.testing.assert_close(2 * terms[name], alone[name])
+
+
+def test_a_weight_scales_a_pictures_terms_and_no_others() -> None:
+    raw, teacher = random_raw(11), soft_labels(12)
+    one, other, both = (loss(raw, teacher, weight=torch.tensor(w)) for w in ([1.0, 0.0], [0.0, 1.0], [0.5, 2.0]))
+    for name in NAMES:
+        torch.testing.assert_close(both[name], 0.5 * one[name] + 2 * other[name])
 
 
 @pytest.mark.parametrize("off", NAMES)

@@ -32,8 +32,9 @@ def batch(labelled, valid, seed, chosen=slice(None)):
     teacher = torch.rand(count, 5, 7, 2, 2, generator=draw)
     pictures = torch.rand(count, 3, 64, 64, generator=draw, dtype=torch.float64)
     labels = torch.randint(0, 2, (count, 2), generator=draw)
-    flags, kept = torch.tensor(labelled, dtype=torch.bool), torch.tensor(valid, dtype=torch.bool)
-    return Batch(*(part[chosen] for part in (pictures, boxes, labels, flags, teacher, kept)), 0, 0, ())
+    flags, weights = torch.tensor(labelled, dtype=torch.bool), torch.tensor(valid, dtype=torch.float32)
+    chosen_parts = [part[chosen] for part in (pictures, boxes, labels, flags)]
+    return Batch(*chosen_parts, teacher[chosen][None], weights[chosen][None], 0, 0, ())
 """
 
 GRADIENTS = """
@@ -106,7 +107,7 @@ def work(rank):
         before = {name: value.clone() for name, value in it.detector.named_parameters()}
         bad = batch([1, 1], [1, 1], 0, slice(rank, None, 2))
         if rank == 1:
-            bad.teacher_BAEHW[:] = float("nan")
+            bad.teachers_SBAEHW[:] = float("nan")
         try:
             it.step(bad, 1e-3, prior_box=False, whole=2)
         except WorkLeftError as error:

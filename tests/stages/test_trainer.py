@@ -29,7 +29,7 @@ def _batch(seed: int) -> Batch:
         torch.randint(0, 2, (4, 2), generator=draw),
         torch.ones(4, dtype=torch.bool),
         None,
-        torch.zeros(4, dtype=torch.bool),
+        torch.zeros(0, 4),
         0,
         0,
         (),
