@@ -10,9 +10,8 @@ import zarr
 
 from data.errors import WorkLeftError
 from data.pictures import resolve_roots, root_label
-from data.store.claims import Claims
+from data.store.address import open_place
 from data.store.reader import LabelStore
-from data.store.work import clean_staging
 from pipeline.interrupt import Interruption, stop_on_warning
 from pipeline.label import rejected_pictures
 from pipeline.label_estimate import estimate
@@ -51,11 +50,12 @@ def label_as_worker(
     began = time.monotonic()
     source = load_teacher_source(request)
     worker = worker_name()
-    with Claims(request.store, worker, expiry_s=options.claim_expiry_s) as claims:
+    place = open_place(request.store)
+    with place.claims(worker, options.claim_expiry_s) as claims:
         store = open_or_create(request, source, options, claims)
         path_of = paths_of_rows(store, request.images)
-        remember_roots(request.store, resolve_roots({root_label(key) for key in store.manifest.keys}, request.images))
-        clean_staging(request.store)
+        remember_roots(place, resolve_roots({root_label(key) for key in store.manifest.keys}, request.images))
+        place.clean_staging()
         teacher = ready_teacher(request, source, store)
         finished = sum(store.shard_range(shard)[1] for shard in store.finished_shards())
         with (
@@ -66,7 +66,7 @@ def label_as_worker(
                 store,
                 claims,
                 progress,
-                WorkerLog(request.store, worker),
+                WorkerLog(place, worker),
                 start=starting_point(alone=not claims.names()),
                 deadline=None if options.time_limit_s is None else began + options.time_limit_s,
             )

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from data.errors import RequestError
 from data.pictures import Picture
+from data.store.address import open_place
 from data.store.claims import Claims
-from data.store.create import create_store, require_free
+from data.store.create import create_store
 from data.store.manifest import require_same_pictures
 from data.store.reader import LabelStore
 from data.store.schema import StoreAttributes, require_same_labels
@@ -37,17 +38,18 @@ def open_or_create(request: LabelRequest, source: LoadedDetector, options: Worke
 
     Of several processes that begin at once one hashes the pictures and makes the store; the others wait for it.
     """
-    if (request.store / "zarr.json").exists():
+    place = open_place(request.store)
+    if place.exists("zarr.json"):
         return reopen(request, source, options)
-    require_free(request.store)
+    place.require_free()
     pictures = list_pictures(request)
     resolve_attributes(request, source, len(pictures))  # refuses what can't be served before anything is written
-    while not (request.store / "zarr.json").exists():
+    while not place.exists("zarr.json"):
         if not claims.take(CREATE):
             time.sleep(POLL_S)
             continue
         try:
-            if not (request.store / "zarr.json").exists():
+            if not place.exists("zarr.json"):
                 return make_store(request, source, options, pictures)
         finally:
             claims.release(CREATE)
@@ -96,12 +98,13 @@ def check_request(request: LabelRequest) -> None:
     """
     source = load_detector_source(request.teacher, request.cfg, request.names)
     source.detector.check_taps(request.features)
-    if (request.store / "zarr.json").exists():
-        store = LabelStore.open(request.store)
+    place = open_place(request.store)
+    if place.exists("zarr.json"):
+        store = LabelStore.open(place)
         require_same_settings(store, request, resolve_attributes(request, source, len(store)))
         require_same_list(store, request, cores())
     else:
-        require_free(request.store)
+        place.require_free()
         list_pictures(request)
 
 

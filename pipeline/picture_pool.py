@@ -73,7 +73,7 @@ def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: 
 
 def _of_store(request: TrainRequest, store: LabelStore, notes: list[str]) -> dict[Path, PoolPicture]:
     labels = {root_label(key) for key in store.manifest.keys}
-    roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.path)
+    roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.place)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     with show_progress("reading soft labels", len(store.finished_shards()), "shards") as progress:

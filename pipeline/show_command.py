@@ -103,7 +103,7 @@ def _label_again(teacher: Teacher, store: LabelStore, picture: NDArray[np.uint8]
 
 def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
     labels = {root_label(key) for key in store.manifest.keys}
-    roots = resolve_roots(labels, images) if images else remembered_roots(store.path)
+    roots = resolve_roots(labels, images) if images else remembered_roots(store.place)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     return roots
