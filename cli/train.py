@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.choices import ResizeMode
+from cli.choices import STORE, ResizeMode
 
 
 class Model(StrEnum):
@@ -31,7 +31,8 @@ class AnnotationFormat(StrEnum):
 def train(
     run: Annotated[Path, typer.Option(help="Folder of the run, new unless --resume.")],
     store: Annotated[
-        list[Path] | None, typer.Option(help="Store of soft labels; without one nothing is distilled.")
+        list[str] | None,
+        typer.Option(metavar=STORE, help="Store of soft labels; without one nothing is distilled."),
     ] = None,
     images: Annotated[list[str] | None, typer.Option(help="Folders of pictures, or where a store's are now.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="VOC or YOLO folder, or COCO JSON.")] = None,
@@ -104,7 +105,7 @@ def train(
     from pipeline.train_request import TrainRequest, parse_levels
 
     request = TrainRequest(
-        stores=tuple(str(path) for path in store or ()),
+        stores=tuple(store or ()),
         images=tuple(images or ()),
         annotations=None if annotations is None else str(annotations),
         annotation_format=None if annotation_format is None else annotation_format.value,

@@ -30,7 +30,7 @@ class PoolPicture:
 
 def open_stores(request: TrainRequest) -> list[LabelStore]:
     """The stores of the request, which must be of one class list and have a finished shard; RequestError otherwise."""
-    stores = [LabelStore.open(Path(path)) for path in request.stores]
+    stores = [LabelStore.open(path) for path in request.stores]
     for store in stores:
         if not store.finished_shards():
             raise RequestError(f"{store.path} has no finished shard; complete it with the label command that made it")
