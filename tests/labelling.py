@@ -56,7 +56,7 @@ def slowly(folder: Path, seconds: float) -> list[str]:
     return [sys.executable, str(script)]
 
 
-def start_slowly(folder: Path, seconds: float, store: Path, *more: Any) -> "subprocess.Popen[str]":
+def start_slowly(folder: Path, seconds: float, store: Path | str, *more: Any) -> "subprocess.Popen[str]":
     """`distill label` in a process of its own."""
     return subprocess.Popen(
         [*slowly(folder, seconds), "label", "--store", str(store), *map(str, (*arguments(folder), *more))],

@@ -77,6 +77,12 @@ class FolderPlace:
     def sha256(self, name: str) -> tuple[int, str]:
         return sha256_file(self.path / name)
 
+    def holds(self, name: str, entry: tuple[int, str]) -> bool:
+        try:
+            return self.size(name) == entry[0] and self.sha256(name) == entry
+        except FileNotFoundError:
+            return False
+
     def names(self, folder: str) -> list[str]:
         with os.scandir(self.path / folder) as entries:
             return [entry.name for entry in entries]

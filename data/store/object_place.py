@@ -52,6 +52,12 @@ class ObjectPlace:
     def sha256(self, name: str) -> tuple[int, str]:
         return self.objects.sha256(name)
 
+    def holds(self, name: str, entry: tuple[int, str]) -> bool:
+        try:
+            return self.sha256(name) == entry
+        except FileNotFoundError:
+            return False
+
     def names(self, folder: str) -> list[str]:
         return self.objects.names(folder)
 
@@ -59,8 +65,9 @@ class ObjectPlace:
         return sorted(self.objects.below())
 
     def open_array(self, name: str) -> Any:
+        store = zarr.storage.ObjectStore(self.objects.store, read_only=True)
         with self.reading():
-            return zarr.open_array(zarr.storage.ObjectStore(self.objects.store, read_only=True), path=name, mode="r")
+            return zarr.open_array(store, path=name, mode="r", zarr_format=3)  # or it asks for other formats' files too
 
     def reading(self) -> AbstractContextManager[None]:
         return self.objects.errors("")

@@ -23,6 +23,8 @@ RETRIES, RETRIES_S = 10, 120
 FIRST_RETRIES = 3
 """Of the first request, where a wrong address is likelier than a failing network."""
 
+# obstore has classes for neither, or not for every kind of request.
+DENIED = ("403 Forbidden", "401 Unauthorized")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 
@@ -129,12 +131,12 @@ class Objects:
             yield
         except exceptions.AlreadyExistsError as error:
             raise FileExistsError(errno.EEXIST, "there is such an object", where) from error
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            raise RequestError(
-                f"{where}: access was denied ({_short(error)}). Give the credentials of somebody who may list, read "
-                "and write there, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from error
         except (FileNotFoundError, exceptions.BaseError) as error:
+            if any(code in str(error) for code in DENIED):
+                raise RequestError(
+                    f"{where}: access was denied ({_short(error)}). Give the credentials of somebody who may list, "
+                    "read and write there, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                ) from error
             if any(code in str(error) for code in NO_BUCKET):
                 raise RequestError(
                     f"{where}: there is no such bucket. Make it, or look at the name and at AWS_ENDPOINT_URL"

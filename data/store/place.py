@@ -63,6 +63,9 @@ class Place(Protocol):
     def sha256(self, name: str) -> tuple[int, str]:
         """Size in bytes and hex digest of what lies there, read whole. Raises FileNotFoundError."""
 
+    def holds(self, name: str, entry: tuple[int, str]) -> bool:
+        """Whether what lies there, read whole, is of this size and hex SHA-256."""
+
     def names(self, folder: str) -> list[str]:
         """File names directly in a folder, in any order. A missing folder is FileNotFoundError, or none in a bucket."""
 

@@ -44,10 +44,12 @@ def publish_shard(
        shard keep their inode; folders are synced; what lies there is read back and must hash to what was staged.
     3. Publish: the record is linked into `ledger/`, which fails if there is one: the first wins. Folder synced.
 
+    In a bucket 2 puts each object, and 3 puts the record if there is none; nothing needs a sync.
+
     A kill between any two writes leaves staging that `clean_staging` removes, and perhaps shard files without a record,
     which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at a time
-    do 2 and 3, and the record found there ends the work of the others. Where there are no locks (the file system, or
-    `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then either may find
+    do 2 and 3, and the record found there ends the work of the others. Where there are no locks (a bucket, some file
+    systems, or `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then either may find
     files or a record of the other's. A record that describes the files in place wins, whosever it is. Otherwise the
     finder puts all of its own files into place again, which is a whole shard, and its own record atomically over the
     other's. The last to look leaves record and files that agree, whichever of the two they are.
@@ -131,7 +133,7 @@ def _publish(
         if _describes(store, record):
             return False
         for file, entry in files.items():
-            if not _holds(store, file, entry):
+            if not store.holds(file, entry):
                 store.put(staging / file, file)
                 on_step(f"{file} in place")
         store.settle(files)
@@ -163,11 +165,4 @@ def _describes(store: Place, record: str) -> bool:
 
 
 def _hold(store: Place, files: Files) -> bool:
-    return all(_holds(store, file, entry) for file, entry in files.items())
-
-
-def _holds(store: Place, file: str, entry: tuple[int, str]) -> bool:
-    try:
-        return store.size(file) == entry[0] and store.sha256(file) == entry
-    except FileNotFoundError:
-        return False
+    return all(store.holds(file, entry) for file, entry in files.items())
