@@ -25,8 +25,9 @@ def remembered_roots(store: Address | Place) -> dict[str, Path]:
     work = open_place(store).work
     if not work.exists(_FILE):
         return {}
+    note = work.read(_FILE)
     try:
-        return {label: Path(path) for label, path in json.loads(work.read(_FILE)).items()}
+        return {label: Path(path) for label, path in json.loads(note).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise RequestError(
             f"{store}.work/{_FILE} is damaged; delete it and say by --images where the pictures of {store} are"

@@ -49,10 +49,10 @@ def publish_shard(
     A kill between any two writes leaves staging that `clean_staging` removes, and perhaps shard files without a record,
     which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at a time
     do 2 and 3, and the record found there ends the work of the others. Where there are no locks (a bucket, some file
-    systems, or `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then either may find
-    files or a record of the other's. A record that describes the files in place wins, whosever it is. Otherwise the
-    finder puts all of its own files into place again, which is a whole shard, and its own record atomically over the
-    other's. The last to look leaves record and files that agree, whichever of the two they are.
+    systems, or `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then
+    either may find files or a record of the other's. A record that describes the files in place wins, whosever it is.
+    Otherwise the finder puts all of its own files into place again, which is a whole shard, and its own record
+    atomically over the other's. The last to look leaves record and files that agree, whichever of the two they are.
 
     on_step: called after every write with what was done. Raises WorkLeftError when the file system fails, DiskFullError
     with the bytes needed and free when it is full (the staged shard is removed), RequestError when this process would
@@ -159,9 +159,14 @@ def _publish(
 
 def _describes(store: Place, record: str) -> bool:
     try:
-        return _hold(store, parse_record(store.read(record)).files)
-    except (FileNotFoundError, ValueError):
-        return False  # there is none, or it was altered and describes nothing
+        content = store.read(record)
+    except FileNotFoundError:
+        return False
+    try:
+        files = parse_record(content).files
+    except ValueError:  # it was altered and describes nothing
+        return False
+    return _hold(store, files)
 
 
 def _hold(store: Place, files: Files) -> bool:

@@ -53,9 +53,11 @@ class LabelStore:
         if not place.exists("zarr.json") and not place.exists(MANIFEST):
             raise RequestError(f"{place} is not a label store. Name the one given to label --store.")
         try:
-            metadata = parse_group(place.read("zarr.json"))
+            content = place.read("zarr.json")
         except FileNotFoundError as error:
             raise StoreDamageError(str(place), None, "zarr.json", "the file is missing") from error
+        try:
+            metadata = parse_group(content)
         except ValueError as error:
             raise StoreDamageError(str(place), None, "zarr.json", str(error)) from error
         arrays = {}
@@ -173,11 +175,11 @@ class LabelStore:
             raise self._damage(shard, array, "the file is missing") from error
         if size != entry[0]:
             raise self._damage(shard, array, f"the file has {size} bytes, {entry[0]} were written")
-        try:
-            with self.place.reading():
+        with self.place.reading():
+            try:
                 return np.asarray(self._arrays[array][start:stop])
-        except (ValueError, RuntimeError) as error:  # crc32c of the index or of an inner chunk, or what came of one
-            raise self._damage(shard, array, f"the file was altered ({error})") from error
+            except (ValueError, RuntimeError) as error:  # crc32c of the index or of an inner chunk, or what came of one
+                raise self._damage(shard, array, f"the file was altered ({error})") from error
 
     def require_finite(self, shard: int, array: str, values: NDArray[np.float16], status: NDArray[np.uint8]) -> None:
         """Raises StoreDamageError if a labelled picture of the shard reads as NaN, as what was never written does."""
@@ -194,11 +196,13 @@ class LabelStore:
     def _read_record(self, shard: int) -> LedgerRecord:
         file = ledger_file(shard)
         try:
-            record = parse_record(self.place.read(file))
+            content = self.place.read(file)
         except FileNotFoundError as error:
             raise StoreDamageError(
                 str(self.path), shard, file, "there is no record: the shard is unfinished"
             ) from error
+        try:
+            record = parse_record(content)
         except ValueError as error:
             raise StoreDamageError(str(self.path), shard, file, str(error)) from error
         if (record.shard, record.first, record.count) != (shard, *self.shard_range(shard)):

@@ -102,15 +102,17 @@ def _verify_values(store: LabelStore, shard: int) -> list[Damage]:
     first, count = store.shard_range(shard)
     manifest = store.manifest
     try:
+        rows = store.read_shard(shard)
+    except StoreDamageError as error:
+        return [Damage(shard, error.file, error.problem)]
+    try:
         require_publishable(
-            store.read_shard(shard),
+            rows,
             manifest.keys[first : first + count],
             manifest.digests[first : first + count],
             store.attributes.label_shape,
             store.features,
         )
-    except StoreDamageError as error:
-        return [Damage(shard, error.file, error.problem)]
     except (ValueError, WorkLeftError) as error:
         return [Damage(shard, ledger_file(shard), f"what the shard holds should not have been written: {error}")]
     return []
