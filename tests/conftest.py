@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -43,8 +44,14 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty bucket; endpoint and credentials are in the environment, as a user puts them there."""
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an empty bucket; endpoint and credentials are in the environment, as a user puts them there.
+
+    Temporary files of this process and of those that it starts lie in a folder of the test.
+    """
+    temporary = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setenv("TMPDIR", temporary)
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
     for name, value in object_storage.environment(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return object_storage.new_bucket(s3_endpoint)

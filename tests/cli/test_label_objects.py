@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_killed_in_the_middle_the_same_command_completes_it(folder: Path, url: s
     outcome = succeed("label", "--store", url, *arguments(folder), "--json")
     assert json.loads(outcome.stdout)["shards_now"] < SHARDS
     assert contents(url) == labelling.contents(folder / "store")
+    assert list(Path(tempfile.gettempdir()).glob("distill-*/*.work/staging")) != []
+    assert list(Path(tempfile.gettempdir()).glob("distill-*/*.work/staging/*")) == []
     taken_over = [holder for log in summaries(url) for _, holder in log.taken_over]
     assert taken_over
     assert all(holder.endswith(str(worker.pid)) for holder in taken_over)

@@ -440,7 +440,7 @@ def test_a_wrong_endpoint_is_said_soon(bucket: str, monkeypatch: pytest.MonkeyPa
         LabelStore.open(f"{bucket}/store")
 
 
-@pytest.mark.usefixtures("s3_endpoint")
+@pytest.mark.usefixtures("bucket")
 def test_a_server_that_goes_away_fails_reading_and_writing_with_its_name(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("data.store.objects.RETRIES", 1)
     with object_storage.serving() as endpoint:
