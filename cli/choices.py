@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+STORE = "FOLDER|URL"
+"""How a store is named in the help: a folder, or s3://BUCKET/PREFIX."""
+
 
 class ResizeMode(StrEnum):
     letterbox = "letterbox"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.choices import Account, Config, Cpus, Directives, Gpus, Memory, Partition, ResizeMode, Walltime, Workers
+from cli.choices import STORE, Account, Config, Cpus, Directives, Gpus, Memory, Partition, ResizeMode, Walltime, Workers
 
 
 class FmNmsMode(StrEnum):
@@ -19,7 +19,7 @@ class FmNmsMode(StrEnum):
 def label(
     images: Annotated[list[str], typer.Argument(help="Folders or files of pictures; NAME=FOLDER names a root.")],
     teacher: Annotated[Path, typer.Option(help="Darknet .weights (with --cfg), a run, or a .safetensors of one.")],
-    store: Annotated[Path, typer.Option(help="The store to make or to complete.")],
+    store: Annotated[str, typer.Option(metavar=STORE, help="The store to make or to complete.")],
     cfg: Annotated[Path | None, typer.Option(help="Darknet .cfg of the teacher.")] = None,
     names: Annotated[Path | None, typer.Option(help="Class names of a Darknet teacher, one per line.")] = None,
     features: Annotated[list[str] | None, typer.Option(metavar="TAP", help="Keep this layer's feature map.")] = None,
@@ -74,6 +74,7 @@ def label(
     """Label pictures with a YOLOv2 teacher into a store; the same command completes an unfinished one."""
     from cli.output import parse_auto_int, parse_duration, say
     from data.errors import RequestError
+    from data.store.address import store_address
     from data.store.claims import EXPIRY_S
     from data.store.schema import FmNmsAttributes
     from pipeline.cluster_request import ClusterRequest, cluster_request
@@ -83,7 +84,7 @@ def label(
 
     request = LabelRequest(
         images=tuple(images),
-        store=store,
+        store=store_address(store),
         teacher=teacher,
         cfg=cfg,
         names=names,

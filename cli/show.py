@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cli.choices import STORE
+
 
 def show(
-    what: Annotated[Path, typer.Argument(help="A store or a run.")],
+    what: Annotated[str, typer.Argument(metavar=f"{STORE}|RUN", help="A store or a run.")],
     out: Annotated[Path, typer.Option(help="The picture to write (.png or .jpg).")],
     images: Annotated[list[str] | None, typer.Option(help="Where a store's pictures are now.")] = None,
     key: Annotated[
@@ -20,11 +22,12 @@ def show(
     min_objectness: Annotated[float, typer.Option(min=0, max=1, help="Draw boxes from this objectness on.")] = 0.1,
 ) -> None:
     """Draw a store's teacher boxes, with --teacher before and after FM-NMS; or a run's loss terms and AP."""
+    from data.store.address import store_address
     from pipeline.show_command import run_show
 
     typer.echo(
         run_show(
-            what,
+            store_address(what),
             out,
             images=tuple(images or ()),
             keys=tuple(key or ()),

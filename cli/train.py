@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.choices import ResizeMode
+from cli.choices import STORE, ResizeMode
 
 
 class Model(StrEnum):
@@ -31,7 +31,8 @@ class AnnotationFormat(StrEnum):
 def train(
     run: Annotated[Path, typer.Option(help="Folder of the run, new unless --resume.")],
     store: Annotated[
-        list[Path] | None, typer.Option(help="Store of soft labels; without one nothing is distilled.")
+        list[str] | None,
+        typer.Option(metavar=STORE, help="Store of soft labels; without one nothing is distilled."),
     ] = None,
     store_weight: Annotated[
         list[float] | None,
@@ -108,7 +109,7 @@ def train(
     from pipeline.train_request import TrainRequest, parse_levels
 
     request = TrainRequest(
-        stores=tuple(str(path) for path in store or ()),
+        stores=tuple(store or ()),
         store_weights=tuple(store_weight or ()),
         images=tuple(images or ()),
         annotations=None if annotations is None else str(annotations),

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from cli.choices import STORE
+
 
 def verify(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: Annotated[str, typer.Argument(metavar=STORE, help="The store.")],
     quick: Annotated[
         bool, typer.Option("--quick", help="Compare checksums only; otherwise every array is decoded too.")
     ] = False,
@@ -26,10 +28,11 @@ def verify(
     """Check every file of a store; names the damaged shard or file and leaves with status 1."""
     from cli.output import say
     from data.errors import WorkLeftError
+    from data.store.address import store_address
     from pipeline.verify_command import VerifyRequest, run_verify
 
     request = VerifyRequest(
-        store=store,
+        store=store_address(store),
         quick=quick,
         repair=repair,
         teacher=teacher,

@@ -17,3 +17,7 @@ class WorkLeftError(RuntimeError):
 
 class DiskFullError(WorkLeftError):
     """There is no room for what was to be written: going on with other work would not help."""
+
+
+class StorageError(WorkLeftError, OSError):
+    """A bucket can't be reached, or failed: for whoever tries again an error like a disk's, with all said in it."""

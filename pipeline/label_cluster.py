@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import RequestError
@@ -176,6 +177,11 @@ def _cluster(request: LabelRequest, where: str, count: int | None, cluster: Clus
 
 
 def _batch_cluster(request: LabelRequest, system: str, count: int, cluster: ClusterRequest) -> Any:
+    if not isinstance(request.store, Path):
+        raise RequestError(
+            f"--cluster {system} keeps the logs of its jobs beside the store, and {request.store} is no folder: start "
+            "workers by a batch script of distill label --worker, or name a scheduler that is there (tcp://host:port)"
+        )
     try:
         import dask_jobqueue
     except ImportError as error:

@@ -11,9 +11,8 @@ import zarr
 
 from data.errors import RequestError, WorkLeftError
 from data.pictures import resolve_roots, root_label
-from data.store.claims import Claims
+from data.store.address import open_place
 from data.store.reader import LabelStore
-from data.store.work import clean_staging
 from pipeline.interrupt import Interruption, stop_on_warning
 from pipeline.label import rejected_pictures
 from pipeline.label_estimate import estimate
@@ -52,12 +51,13 @@ def label_as_worker(
     began = time.monotonic()
     source = load_teacher_source(request)
     worker = worker_name()
-    with Claims(request.store, worker, expiry_s=options.claim_expiry_s) as claims:
+    place = open_place(request.store)
+    with place.claims(worker, options.claim_expiry_s) as claims:
         store = open_or_create(request, source, options, claims)
         roots = _roots(store, request)
         path_of = paths_of_rows(store, roots)
-        remember_roots(request.store, roots)
-        clean_staging(request.store)
+        remember_roots(place, roots)
+        place.clean_staging()
         teacher = ready_teacher(request, source, store)
         finished = sum(store.pictures_of(shard) for shard in store.finished_shards())
         with (
@@ -68,7 +68,7 @@ def label_as_worker(
                 store,
                 claims,
                 progress,
-                WorkerLog(request.store, worker),
+                WorkerLog(place, worker),
                 start=starting_point(alone=not claims.names()),
                 deadline=None if options.time_limit_s is None else began + options.time_limit_s,
             )
@@ -114,7 +114,7 @@ def _roots(store: LabelStore, request: LabelRequest) -> dict[str, Path]:
     if not request.add:
         return resolve_roots(store.root_labels, request.images)
     given = {root_label(picture.key) for picture in list_pictures(request)}
-    roots = remembered_roots(store.path) | resolve_roots(given, request.images)
+    roots = remembered_roots(store.place) | resolve_roots(given, request.images)
     left = (slice(first, first + count) for first, count in map(store.shard_range, store.pending_shards()))
     needed = {root_label(key) for rows in left for key in store.manifest.keys[rows] if key}
     if needed - roots.keys():

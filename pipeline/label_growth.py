@@ -30,10 +30,10 @@ def grow_as_asked(store: LabelStore, request: LabelRequest, claims: Claims, shar
     while new := new_pictures(store, request):
         if not claims.take(CREATE):
             time.sleep(POLL_S)
-            store = LabelStore.open(store.path)
+            store = LabelStore.open(store.place)
             continue
         try:
-            store = LabelStore.open(store.path)
+            store = LabelStore.open(store.place)
             if new := new_pictures(store, request):
                 _require_nobody_else(store, claims)
                 return _grow(store, new, cores(share))

@@ -12,6 +12,7 @@ from data.errors import RequestError
 from data.pictures import Picture, find_pictures
 from data.store.create import codec_pipeline
 from data.store.layout import FeatureShape, default_shard_size
+from data.store.place import Address
 from data.store.reader import LabelStore
 from data.store.schema import (
     TEACHER_STRIDE,
@@ -42,7 +43,7 @@ class LabelRequest:
     """The flags of `distill label`; None and "auto" are resolved by `resolve_attributes`."""
 
     images: tuple[str, ...]
-    store: Path
+    store: Address
     teacher: Path
     cfg: Path | None = None
     names: Path | None = None

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from data.errors import RequestError
 from data.pictures import Picture
-from data.store.claims import Claims
-from data.store.create import create_store, require_free
+from data.store.address import open_place
+from data.store.claims import EXPIRY_S, Claims
+from data.store.create import create_store
 from data.store.grow import settle_growth
 from data.store.manifest import require_same_pictures
 from data.store.reader import LabelStore
@@ -37,17 +38,18 @@ def open_or_create(request: LabelRequest, source: LoadedDetector, options: Worke
     `add` the one that is there grows.
     """
     settle_growth(request.store)
-    if (request.store / "zarr.json").exists():
+    place = open_place(request.store)
+    if place.exists("zarr.json"):
         return reopen(request, source, options, claims)
-    require_free(request.store)
+    place.require_free()
     pictures = list_pictures(request)
     resolve_attributes(request, source, len(pictures))  # refuses what can't be served before anything is written
-    while not (request.store / "zarr.json").exists():
+    while not place.exists("zarr.json"):
         if not claims.take(CREATE):
             time.sleep(POLL_S)
             continue
         try:
-            if not (request.store / "zarr.json").exists():
+            if not place.exists("zarr.json"):
                 return make_store(request, source, options, pictures)
         finally:
             claims.release(CREATE)
@@ -100,16 +102,17 @@ def check_request(request: LabelRequest) -> None:
     source = load_detector_source(request.teacher, request.cfg, request.names)
     source.detector.check_taps(request.features)
     settle_growth(request.store)
-    if (request.store / "zarr.json").exists():
-        store = LabelStore.open(request.store)
+    place = open_place(request.store)
+    if place.exists("zarr.json"):
+        store = LabelStore.open(place)
         require_same_settings(store, request, resolve_attributes(request, source, len(store)))
         if request.add:
-            with Claims(request.store, worker_name()) as claims:
+            with place.claims(worker_name(), EXPIRY_S) as claims:
                 grow_as_asked(store, request, claims)
         else:
             require_same_list(store, request, cores())
     else:
-        require_free(request.store)
+        place.require_free()
         list_pictures(request)
 
 

@@ -34,7 +34,7 @@ def open_stores(request: TrainRequest) -> list[LabelStore]:
     twice = [path for number, path in enumerate(request.stores) if path in request.stores[:number]]
     if twice:
         raise RequestError(f"--store {twice[0]} is named twice; a store's say is set by --store-weight")
-    stores = [LabelStore.open(Path(path)) for path in request.stores]
+    stores = [LabelStore.open(path) for path in request.stores]
     for store in stores:
         if not store.finished_shards():
             raise RequestError(f"{store.path} has no finished shard; complete it with the label command that made it")
@@ -88,7 +88,7 @@ def _of_store(
 ) -> dict[Path, PoolPicture]:
     """Its pictures that are there, by their real paths. order: the store's own index of each class of the training."""
     labels = store.root_labels
-    roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.path)
+    roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.place)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     with show_progress("reading soft labels", len(store.finished_shards()), "shards") as progress:

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 
 from data.store.claims import Claims
-from data.store.layout import ledger_file
 from data.store.reader import LabelStore
 from pipeline.progress import Progress
 from pipeline.worker_log import WorkerLog
@@ -142,7 +141,7 @@ class ShardQueue:
     def _claim(self, shard: int) -> bool:
         if not self.claims.take(name_of(shard)):
             return False
-        if (self.store.path / ledger_file(shard)).exists():  # published since the ledger was listed
+        if self.store.has_record(shard):  # published since the ledger was listed
             self.claims.release(name_of(shard))
             return False
         self.in_work[shard] = time.monotonic()

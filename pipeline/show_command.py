@@ -13,6 +13,7 @@ from data.errors import RequestError
 from data.images import RejectedPictureError, read_picture
 from data.pictures import relative_path, resolve_roots, root_label
 from data.store.layout import IMAGE_STATUS, LABELLED, SOFT_LABELS
+from data.store.place import Address
 from data.store.reader import LabelStore
 from data.views import render, resize_view
 from pipeline.charts import plot_run
@@ -28,7 +29,7 @@ from stages.networks.region import decode_entries
 
 
 def run_show(
-    what: Path,
+    what: Address,
     out: Path,
     *,
     images: Sequence[str],
@@ -41,7 +42,7 @@ def run_show(
 ) -> str:
     """Draw a run's curves or a store's soft labels into `out`; returns a line that says what is to be seen."""
     check_picture_path(out)
-    if (what / "run.json").exists():
+    if isinstance(what, Path) and (what / "run.json").exists():
         rows = RunFolder.open(what).metrics()
         if not rows:
             raise RequestError(f"{what} has not finished an epoch yet; there is nothing to show")
@@ -103,7 +104,7 @@ def _label_again(teacher: Teacher, store: LabelStore, picture: NDArray[np.uint8]
 
 def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
     labels = store.root_labels
-    roots = resolve_roots(labels, images) if images else remembered_roots(store.path)
+    roots = resolve_roots(labels, images) if images else remembered_roots(store.place)
     if labels - roots.keys():
         raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     return roots

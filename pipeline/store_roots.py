@@ -5,29 +5,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data.errors import RequestError
-from data.store.layout import work_path
+from data.store.address import open_place
+from data.store.place import Address, Place
 
 _FILE = "roots.json"
 
 
-def remember_roots(store: Path, roots: Mapping[str, Path]) -> None:
+def remember_roots(store: Address | Place, roots: Mapping[str, Path]) -> None:
     """Note root label to folder in `STORE.work/`, replacing an older note."""
-    work = work_path(store)
-    work.mkdir(exist_ok=True)
-    (work / _FILE).write_text(json.dumps({label: str(path) for label, path in roots.items()}, indent=2) + "\n")
+    note = json.dumps({label: str(path) for label, path in roots.items()}, indent=2) + "\n"
+    open_place(store).work.write(_FILE, note.encode())
 
 
-def remembered_roots(store: Path) -> dict[str, Path]:
+def remembered_roots(store: Address | Place) -> dict[str, Path]:
     """Root label to folder, as the last `label` on this machine left it; empty where it is gone.
 
     Raises RequestError where the note is damaged.
     """
-    file = work_path(store) / _FILE
-    if not file.exists():
+    work = open_place(store).work
+    if not work.exists(_FILE):
         return {}
+    note = work.read(_FILE)
     try:
-        return {label: Path(path) for label, path in json.loads(file.read_text()).items()}
+        return {label: Path(path) for label, path in json.loads(note).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise RequestError(
-            f"{file} is damaged; delete it and say by --images where the pictures of {store} are"
+            f"{store}.work/{_FILE} is damaged; delete it and say by --images where the pictures of {store} are"
         ) from error

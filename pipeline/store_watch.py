@@ -1,15 +1,14 @@
 """A store that other processes label, as it is seen from outside: by its ledger, without a word from any of them."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-import zarr
-
 from data.errors import WorkLeftError
+from data.store.address import open_place
 from data.store.layout import IMAGE_STATUS, shard_count, shard_range
 from data.store.ledger import finished_shards
 from data.store.metadata import parse_group
+from data.store.place import Address
 from data.store.reader import LabelStore
 from pipeline.label import rejected_pictures
 from pipeline.label_command import require_some_labelled, whole_text
@@ -20,8 +19,8 @@ from pipeline.worker_log import WorkerSummary, summaries
 class StoreWatch:
     """How far a store is, that may not be there yet. Its list of pictures is not read: it may have millions."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.path, self.progress = path, progress
+    def __init__(self, store: Address, progress: Progress) -> None:
+        self.place, self.progress = open_place(store), progress
         self.began = time.time()
         self.pictures = self.shard_size = 0
         self.done = self.before = 0
@@ -34,15 +33,15 @@ class StoreWatch:
     @property
     def shards_left(self) -> int:
         """0 where there is no store."""
-        return shard_count(self.pictures, self.shard_size) - len(finished_shards(self.path)) if self.pictures else 0
+        return shard_count(self.pictures, self.shard_size) - len(finished_shards(self.place)) if self.pictures else 0
 
     def look(self) -> None:
         """Look at the ledger and tell the progress."""
         if not self.pictures:
-            if not (self.path / "zarr.json").exists():
+            if not self.place.exists("zarr.json"):
                 return
-            self.shard_size = parse_group((self.path / "zarr.json").read_bytes()).attributes.shard_size
-            self.pictures = int(zarr.open_array(self.path / IMAGE_STATUS, mode="r").shape[0])
+            self.shard_size = parse_group(self.place.read("zarr.json")).attributes.shard_size
+            self.pictures = int(self.place.open_array(IMAGE_STATUS).shape[0])
             self.before = self._finished()
             self.progress.skip(self.before)
         self.done = self._finished()
@@ -50,11 +49,11 @@ class StoreWatch:
 
     def workers(self) -> list[WorkerSummary]:
         """Those that did something since this watch began."""
-        return summaries(self.path, self.began)
+        return summaries(self.place, self.began)
 
     def result(self) -> dict[str, Any]:
         """Of a whole store, as `run_label` gives it, with a line for each worker."""
-        store, seconds = LabelStore.open(self.path), time.time() - self.began
+        store, seconds = LabelStore.open(self.place), time.time() - self.began
         rejected = list(rejected_pictures(store))
         require_some_labelled(store, rejected)
         workers = self.workers()
@@ -67,7 +66,7 @@ class StoreWatch:
             ),
         ]
         return {
-            "store": str(self.path),
+            "store": str(self.place),
             "pictures": store.pictures,
             "labelled_now": made,
             "rejected": [{"key": key, "reason": reason} for key, reason in rejected],
@@ -94,5 +93,5 @@ class StoreWatch:
         return WorkLeftError(f"{said}. The same command goes on with them")
 
     def _finished(self) -> int:
-        shards = finished_shards(self.path)
+        shards = finished_shards(self.place)
         return sum(shard_range(shard, self.pictures, self.shard_size)[1] for shard in shards)

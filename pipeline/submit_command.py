@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.errors import RequestError, WorkLeftError
+from data.store.address import store_address
 from data.store.layout import work_path
 from pipeline.cluster_request import ClusterRequest
 from pipeline.slurm_script import WARNING_S, label_script, train_script
@@ -17,20 +18,26 @@ START_S = 60
 
 
 def submit_label(
-    cluster: ClusterRequest, arguments: Sequence[str], store: Path, *, walltime_s: float | None, dry_run: bool
+    cluster: ClusterRequest, arguments: Sequence[str], store: str, *, walltime_s: float | None, dry_run: bool
 ) -> dict[str, Any]:
     """A job array of workers on one store. arguments: of `distill label`. walltime_s: of a task, None if not limited.
 
-    Raises RequestError without sbatch, WorkLeftError where it refuses the script.
+    Raises RequestError without sbatch or for a store in a bucket, WorkLeftError where it refuses the script.
     """
-    logs = work_path(store) / "slurm"
+    folder = store_address(store)
+    if not isinstance(folder, Path):
+        raise RequestError(
+            f"distill submit keeps script and logs beside the store, and {store} is no folder: start workers by a "
+            "batch script of your own, of distill label --worker"
+        )
+    logs = work_path(folder) / "slurm"
     words = [*distill_words(), "label", *arguments, "--worker"]
     if walltime_s is not None and "--time-limit" not in arguments:
         left = walltime_s - WARNING_S - START_S
         if left <= 0:
             raise RequestError(f"--walltime {cluster.walltime}: {WARNING_S + START_S} seconds go to start and warning")
         words += ["--time-limit", f"{left:.0f}s"]
-    return _submit(label_script(cluster, words, store, logs), logs / "label.sbatch", dry_run)
+    return _submit(label_script(cluster, words, folder, logs), logs / "label.sbatch", dry_run)
 
 
 def submit_train(

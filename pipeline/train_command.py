@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from data.augment import AugmentConfig
-from data.errors import RequestError, WorkLeftError
+from data.errors import RequestError, StorageError, WorkLeftError
 from data.picture_cache import PictureCache
 from pipeline.fit import FitSettings, fit
 from pipeline.interrupt import stop_on_warning
@@ -54,6 +54,8 @@ def run_training(request: TrainRequest, path: Path, *, resume: bool) -> dict[str
                 trainer = _trainer(request, prepared, ranks)
                 run = begun or ranks.agree(lambda: _begin(request, path, prepared, ranks))
                 return _train(request, prepared, run, trainer)
+        except StorageError:
+            raise  # only the stores are read from one, before the first step: says all itself
         except OSError as error:
             where = "" if ranks.size == 1 else f" on rank {ranks.rank}"
             raise WorkLeftError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.store.place import Address
 from data.store.reader import LabelStore
 from data.store.repair import drop_damaged_records
 from data.store.verify import Damage, verify_store
@@ -20,7 +21,7 @@ MOST_THREADS = 16
 class VerifyRequest:
     """One field per flag of `distill verify`, under its name. threads: None for one per core, at most MOST_THREADS."""
 
-    store: Path
+    store: Address
     quick: bool = False
     repair: bool = False
     teacher: Path | None = None

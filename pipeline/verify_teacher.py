@@ -120,7 +120,7 @@ def _draw(store: LabelStore, sample: int) -> list[int]:
 
 def _roots(store: LabelStore, images: Sequence[str]) -> dict[str, Path]:
     if not images:
-        return remembered_roots(store.path)
+        return remembered_roots(store.place)
     return resolve_roots(store.root_labels, images)
 
 

@@ -7,10 +7,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from data.store.layout import work_path
+from data.store.address import open_place
+from data.store.place import Address, Place
+
+FOLDER, SUFFIX = "workers", ".jsonl"
 
 
 def worker_name(environment: Mapping[str, str] = os.environ) -> str:
@@ -24,16 +26,14 @@ def worker_name(environment: Mapping[str, str] = os.environ) -> str:
 class WorkerLog:
     """The lines of one worker. A line that can't be written is left out: it is not worth losing work for."""
 
-    def __init__(self, store: Path, worker: str) -> None:
-        self.file = work_path(store) / "workers" / f"{worker}.jsonl"
+    def __init__(self, store: Address | Place, worker: str) -> None:
+        self.work, self.file = open_place(store).work, f"{FOLDER}/{worker}{SUFFIX}"
 
     def say(self, event: str, **values: Any) -> None:
         """Append one line."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}) + "\n"
         with contextlib.suppress(OSError):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a") as file:
-                file.write(line)
+            self.work.append(self.file, line.encode())
 
 
 @dataclass(slots=True)
@@ -55,18 +55,18 @@ class WorkerSummary:
         return self.pictures / self.seconds if self.seconds else 0.0
 
 
-def summaries(store: Path, since: float = 0.0) -> list[WorkerSummary]:
+def summaries(store: Address | Place, since: float = 0.0) -> list[WorkerSummary]:
     """Every worker that began after `since` (seconds since 1970), by name; lines that can't be read are passed over."""
-    found = []
-    for file in sorted((work_path(store) / "workers").glob("*.jsonl")):
-        lines = [line for line in _lines(file) if line["time"] >= since]
+    found, work = [], open_place(store).work
+    for name in work.names(FOLDER):
+        lines = [line for line in _lines(work.read(f"{FOLDER}/{name}")) if line["time"] >= since]
         if lines:
-            found.append(_summary(file.stem, lines))
+            found.append(_summary(name.removesuffix(SUFFIX), lines))
     return found
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_bytes().splitlines():
+def _lines(log: bytes) -> Iterator[dict[str, Any]]:
+    for line in log.splitlines():
         with contextlib.suppress(ValueError):  # the last line of a worker that was killed in it
             yield json.loads(line)
 

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
+from tests import object_storage
 from tests import slurm as slurm_of_tests
 
 
@@ -30,3 +32,26 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_of_tests.S
         patch.setenv("SLURM_CONF", str(started.folder / "slurm.conf"))
         yield started
         slurm_of_tests.stop(started)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server in this process; where its packages are not installed the test is skipped."""
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'distill[objects]'")
+    pytest.importorskip("moto", reason="moto is not installed: pip install 'distill[dev]'")
+    with object_storage.serving() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an empty bucket; endpoint and credentials are in the environment, as a user puts them there.
+
+    Temporary files of this process and of those that it starts lie in a folder of the test.
+    """
+    temporary = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setenv("TMPDIR", temporary)
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
+    for name, value in object_storage.environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    return object_storage.new_bucket(s3_endpoint)

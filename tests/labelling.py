@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.store.claims import Claims
 from data.store.files import files_below
+from data.store.folder_claims import FolderClaims
 from data.store.ledger import finished_shards
 from tests.command_line import ENVIRONMENT, ROOT, succeed
 from tests.pictures import copy_pictures, damage, write_teacher
@@ -56,7 +56,7 @@ def slowly(folder: Path, seconds: float) -> list[str]:
     return [sys.executable, str(script)]
 
 
-def start_slowly(folder: Path, seconds: float, store: Path, *more: Any) -> "subprocess.Popen[str]":
+def start_slowly(folder: Path, seconds: float, store: Path | str, *more: Any) -> "subprocess.Popen[str]":
     """`distill label` in a process of its own."""
     return subprocess.Popen(
         [*slowly(folder, seconds), "label", "--store", str(store), *map(str, (*arguments(folder), *more))],
@@ -85,7 +85,7 @@ def ledger(store: Path) -> list[int]:
 
 def claimed(store: Path) -> set[str]:
     """What is claimed now."""
-    return Claims(store, "the test").names()
+    return FolderClaims(store, "the test").names()
 
 
 def contents(store: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.store.claims import Claims
+from data.store.folder_claims import FolderClaims
 from data.store.layout import LEDGER, array_file, ledger_file, shard_count, shard_range
 from data.store.ledger import LedgerRecord, finished_shards, record_bytes
 from parts.turns import Finding, spread
@@ -28,6 +28,9 @@ class LedgerOnly:
     def finished_shards(self) -> list[int]:
         return finished_shards(self.path)
 
+    def has_record(self, shard: int) -> bool:
+        return (self.path / ledger_file(shard)).exists()
+
     def shard_range(self, shard: int) -> tuple[int, int]:
         return shard_range(shard, self.pictures, SHARD)
 
@@ -39,7 +42,7 @@ class NoLog:
         pass
 
 
-class CountingClaims(Claims):
+class CountingClaims(FolderClaims):
     """asked: how often a claim was asked for."""
 
     asked = 0

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from data.store.claims import Claims
 from data.store.create import codec_pipeline, create_store
+from data.store.folder_claims import FolderClaims
 from data.store.manifest import ManifestEntry, make_manifest
 from data.store.reader import LabelStore
 from data.store.schema import InputAttributes, RunAttributes, StoreAttributes, TeacherAttributes
@@ -139,7 +139,7 @@ def _work(
 ) -> None:
     torch.set_num_threads(1)
     store = LabelStore.open(path)
-    with Claims(path, f"worker {start}") as claims:
+    with FolderClaims(path, f"worker {start}") as claims:
         queue = TimedQueue(store, claims, SilentProgress(), WorkerLog(path, f"worker-{start}"), start=start)
         barrier.wait(120)
         began = time.monotonic()

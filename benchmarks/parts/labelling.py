@@ -13,8 +13,8 @@ from torch import Tensor
 
 from data.pictures import Picture
 from data.prefetch import map_ahead
-from data.store.claims import Claims
 from data.store.create import codec_pipeline, create_store
+from data.store.folder_claims import FolderClaims
 from data.store.layout import default_shard_size
 from data.store.manifest import Manifest, ManifestEntry, make_manifest
 from data.store.reader import LabelStore
@@ -91,7 +91,7 @@ class Labelling:
     def label_into(self, path: Path, teacher: Teacher, threads: int | None = None) -> float:
         """Label all pictures into a new store; pictures per second, writing included."""
         store = self.store(path, teacher.taps)
-        with Claims(path, "benchmark") as claims:
+        with FolderClaims(path, "benchmark") as claims:
             queue = ShardQueue(store, claims, SilentProgress(), WorkerLog(path, "benchmark"))
             label_shards(
                 store,

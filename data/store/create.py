@@ -1,6 +1,5 @@
 """Making an empty store: all metadata at once, so that workers only ever add shard files and ledger records."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,9 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
 from data.errors import RequestError, WorkLeftError
+from data.store.address import open_place
 from data.store.canonical import sha256_bytes
-from data.store.files import files_below, sync, sync_tree, write_synced
+from data.store.files import files_below, write_synced
 from data.store.layout import (
     FEATURE_CHUNK,
     IMAGE_KEY,
@@ -23,8 +23,8 @@ from data.store.layout import (
 )
 from data.store.manifest import Manifest, manifest_bytes
 from data.store.metadata import GroupMetadata, group_bytes
+from data.store.place import Address, Place
 from data.store.schema import StoreAttributes
-from data.store.work import staging_folder
 
 ZSTD_LEVEL = 3
 
@@ -34,24 +34,18 @@ def codec_pipeline() -> str:
     return str(zarr.config.get("codec_pipeline.path"))
 
 
-def require_free(path: Path) -> None:
-    """RequestError where there is anything but an empty folder."""
-    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
-        raise RequestError(f"{path} exists and is not an empty folder: name a new folder for the store.")
-
-
 def create_store(
-    path: Path,
+    address: Address | Place,
     attributes: StoreAttributes,
     manifest: Manifest,
     features: Mapping[str, FeatureShape],
     label_chunk: int = LABEL_CHUNK,
     feature_chunk: int = FEATURE_CHUNK,
 ) -> StoreAttributes:
-    """An empty store at `path`, which must not exist or be an empty folder; whole there, or not there at all.
+    """An empty store, where there must not be anything or an empty folder; whole there, or not there at all.
 
     attributes: `manifest_sha256` is filled in here. features: tap to [C, H', W']. label_chunk, feature_chunk: pictures
-    per inner chunk. Returns the attributes as stored. Raises RequestError when something is at `path` already or a
+    per inner chunk. Returns the attributes as stored. Raises RequestError when something is there already or a
     setting cannot be stored, WorkLeftError when the file system fails.
     """
     if attributes.shard_size < 1 or attributes.input.height % 32 or attributes.input.width % 32:
@@ -59,10 +53,10 @@ def create_store(
     listed = manifest_bytes(manifest)
     stored = replace(attributes, manifest_sha256=sha256_bytes(listed))
     arrays = array_layouts(stored, features, label_chunk, feature_chunk)
-    require_free(path)
+    place = open_place(address)
+    place.require_free()
     try:
-        path.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(path) as folder:
+        with place.staging() as folder:
             new = folder / "store"
             _write_arrays(new, len(manifest), stored.shard_size, arrays)
             (new / "zarr.json").unlink()
@@ -70,14 +64,11 @@ def create_store(
             write_synced(new / "zarr.json", group_bytes(GroupMetadata(stored, digests)))
             write_synced(new / MANIFEST, listed)
             (new / LEDGER).mkdir()
-            sync_tree(new)
-            new.rename(path.resolve())
-            sync(path.resolve().parent)
+            if not place.adopt(new):
+                raise RequestError(f"{place} was made by another process meanwhile: run the command again.")
     except OSError as error:
-        if os.path.lexists(path):
-            raise RequestError(f"{path} was made by another process meanwhile: run the command again.") from error
         raise WorkLeftError(
-            f"The store {path} could not be made: {error}. Nothing is left of it; try again."
+            f"The store {place} could not be made: {error}. No store is left there; try again."
         ) from error
     return stored
 

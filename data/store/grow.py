@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from data.errors import WorkLeftError
+from data.errors import RequestError, WorkLeftError
 from data.store.canonical import sha256_bytes, sha256_file
 from data.store.files import exchange, sync, sync_tree, write_synced
+from data.store.folder_place import FolderPlace
 from data.store.layout import GAP, IMAGE_STATUS, LEDGER, MANIFEST, array_file, ledger_file
 from data.store.ledger import LedgerRecord, record_bytes
 from data.store.manifest import GAP_ENTRY, ManifestEntry, make_manifest, manifest_bytes
 from data.store.metadata import GroupMetadata, group_bytes
+from data.store.place import Address
 from data.store.reader import LabelStore
 from data.store.work import staging_folder
 
@@ -30,29 +32,38 @@ def grow_store(store: LabelStore, new: Sequence[ManifestEntry]) -> LabelStore:
     reader finds the one or the other. Shards without a record stay without.
 
     Nobody should be labelling meanwhile; a worker that is all the same can't publish into the next generation
-    (`publish_shard`). Raises RequestError for a picture that is there already, StoreDamageError where a record is
-    damaged, WorkLeftError where the file system fails: the store is then as it was.
+    (`publish_shard`). Raises RequestError for a picture that is there already and for a store in a bucket, where
+    nothing can change places, StoreDamageError where a record is damaged, WorkLeftError where the file system fails:
+    the store is then as it was.
     """
+    if not isinstance(store.place, FolderPlace):
+        raise RequestError(
+            f"{store.path} can't grow in object storage: label the new pictures into a store of their own, and train "
+            "from both"
+        )
+    path = store.place.path
     size = store.attributes.shard_size
     entries = (*store.manifest, *[GAP_ENTRY] * (-len(store) % size), *new)
     listed = manifest_bytes(make_manifest(entries))
     try:
-        with staging_folder(store.path) as folder:
+        with staging_folder(path) as folder:
             grown = folder / "store"
-            _write_metadata(store, grown, len(entries), listed)
-            _take_over_shards(store, grown)
+            _write_metadata(store, path, grown, len(entries), listed)
+            _take_over_shards(store, path, grown)
             sync_tree(grown)
-            _change_places(store.path.resolve(), grown)
+            _change_places(path.resolve(), grown)
     except OSError as error:
         raise WorkLeftError(f"{store.path} could not grow: {error}. It is as it was; try again.") from error
-    return LabelStore.open(store.path)
+    return LabelStore.open(store.place)
 
 
-def settle_growth(path: Path) -> None:
+def settle_growth(path: Address) -> None:
     """Bring a store back that a kill left between its two names; call it before asking whether there is one.
 
     Only where folders can't be exchanged in one step (`exchange`) is there such a moment.
     """
+    if not isinstance(path, Path):
+        return
     before = _before(path.resolve())
     if before.exists():
         if path.exists():
@@ -61,16 +72,14 @@ def settle_growth(path: Path) -> None:
             before.rename(path.resolve())
 
 
-def _write_metadata(store: LabelStore, grown: Path, rows: int, listed: bytes) -> None:
+def _write_metadata(store: LabelStore, path: Path, grown: Path, rows: int, listed: bytes) -> None:
     digests = {}
     for file in store.metadata.files:
-        folder = store.path / Path(file).parent
-        if not (store.path / file).exists():
+        if not (path / file).exists():
             continue  # of a tap that was deleted
         (grown / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(store.path / file, grown / file)
-        name = folder.relative_to(store.path).as_posix()
-        if name in store.array_names:
+        shutil.copyfile(path / file, grown / file)
+        if Path(file).parent.as_posix() in store.array_names:
             array = zarr.open_array((grown / file).parent, mode="r+")
             array.resize((rows, *array.shape[1:]))
         digests[file] = sha256_bytes((grown / file).read_bytes())
@@ -79,14 +88,14 @@ def _write_metadata(store: LabelStore, grown: Path, rows: int, listed: bytes) ->
     write_synced(grown / MANIFEST, listed)
 
 
-def _take_over_shards(store: LabelStore, grown: Path) -> None:
+def _take_over_shards(store: LabelStore, path: Path, grown: Path) -> None:
     (grown / LEDGER).mkdir()
     vouched = sha256_bytes((grown / "zarr.json").read_bytes())
     for shard in store.finished_shards():
         record = store.record(shard)
         files = {file: entry for file, entry in record.files.items() if file.partition("/c.")[0] in store.array_names}
         for file in files:
-            os.link(store.path.resolve() / file, grown / file)
+            os.link(path.resolve() / file, grown / file)
         if record.count < store.attributes.shard_size:
             filled_up = _fill_up(store, shard, grown)
             files[filled_up] = sha256_file(grown / filled_up)

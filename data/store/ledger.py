@@ -1,12 +1,12 @@
 """The ledger: one record per finished shard, the only thing that makes a shard exist for a reader."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from data.store.address import open_place
 from data.store.canonical import canonical_json, sealed, unsealed
 from data.store.layout import LEDGER
+from data.store.place import Address, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ def parse_record(data: bytes) -> LedgerRecord:
         raise ValueError("not a ledger record") from error
 
 
-def finished_shards(store: Path) -> list[int]:
+def finished_shards(store: Address | Place) -> list[int]:
     """Shards that have a record, in order; one listing of the folder, nothing is read."""
-    with os.scandir(store / LEDGER) as entries:
-        names = [entry.name.removesuffix(".json") for entry in entries if entry.name.endswith(".json")]
+    names = [name.removesuffix(".json") for name in open_place(store).names(LEDGER) if name.endswith(".json")]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) >= 8)

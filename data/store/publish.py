@@ -1,8 +1,6 @@
 """The writing protocol: a whole shard appears in the store, or nothing that any reader would look at."""
 
 import errno
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ from data.store.layout import (
     ledger_file,
 )
 from data.store.ledger import LedgerRecord, parse_record, record_bytes
+from data.store.place import Place
 from data.store.reader import LabelStore
 from data.store.rows import ShardRows, require_publishable
-from data.store.work import shard_lock, staging_folder
 
 ATTEMPTS = 5
 
@@ -46,13 +44,15 @@ def publish_shard(
        shard keep their inode; folders are synced; what lies there is read back and must hash to what was staged.
     3. Publish: the record is linked into `ledger/`, which fails if there is one: the first wins. Folder synced.
 
+    In a bucket 2 puts each object, and 3 puts the record if there is none; nothing needs a sync.
+
     A kill between any two writes leaves staging that `clean_staging` removes, and perhaps shard files without a record,
     which no reader looks at and the next worker replaces or keeps. Workers on the same shard: a lock lets one at a time
-    do 2 and 3, and the record found there ends the work of the others. Where there are no locks (the file system, or
-    `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then either may find
-    files or a record of the other's. A record that describes the files in place wins, whosever it is. Otherwise the
-    finder puts all of its own files into place again, which is a whole shard, and its own record atomically over the
-    other's. The last to look leaves record and files that agree, whichever of the two they are.
+    do 2 and 3, and the record found there ends the work of the others. Where there are no locks (a bucket, some file
+    systems, or `STORE.work/` deleted meanwhile) two may interleave, which matters only if their bytes differ: then
+    either may find files or a record of the other's. A record that describes the files in place wins, whosever it is.
+    Otherwise the finder puts all of its own files into place again, which is a whole shard, and its own record
+    atomically over the other's. The last to look leaves record and files that agree, whichever of the two they are.
 
     on_step: called after every write with what was done. Raises WorkLeftError when the file system fails, DiskFullError
     with the bytes needed and free when it is full (the staged shard is removed), RequestError when this process would
@@ -73,13 +73,13 @@ def publish_shard(
             f"{store.path} is written by zarr's codec pipeline {store.attributes.run.codec_pipeline}, not by "
             f"{codec_pipeline()}: set ZARR_CODEC_PIPELINE__PATH to the former."
         )
-    record = store.path / ledger_file(shard)
+    place, record = store.place, ledger_file(shard)
     values = _arrays(rows)
     staged: dict[str, tuple[int, str]] = {}
     try:
-        with staging_folder(store.path) as folder:
+        with place.staging() as folder:
             on_step("staging folder made")
-            if record.exists():
+            if place.exists(record):
                 return False
             for name in store.array_names:
                 _stage(store, name, values[name], first, folder)
@@ -90,9 +90,9 @@ def publish_shard(
             content = LedgerRecord(shard, first, count, tuple(rows.rejected), staged, store.metadata.sha256)
             write_synced(folder / "record.json", record_bytes(content))
             on_step("record staged")
-            with shard_lock(store.path, shard) as locked:
+            with place.lock(shard) as locked:
                 _require_same_generation(store)
-                return _publish(store.path, folder, staged, record, locked, on_step)
+                return _publish(place, folder, staged, record, locked, on_step)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise WorkLeftError(
@@ -102,13 +102,13 @@ def publish_shard(
         needed = sum(size for size, _ in staged.values()) + rest
         raise DiskFullError(
             f"The disk is full: shard {shard} of {store.path} needs up to {needed} bytes, "
-            f"{shutil.disk_usage(store.path).free} are free. Nothing of it was left behind; make room and run the same "
+            f"{place.room()} are free. Nothing of it was left behind; make room and run the same "
             "command again."
         ) from error
 
 
 def _require_same_generation(store: LabelStore) -> None:
-    if sha256_bytes((store.path / "zarr.json").read_bytes()) != store.metadata.sha256:
+    if sha256_bytes(store.place.read("zarr.json")) != store.metadata.sha256:
         raise WorkLeftError(
             f"{store.path} has grown since this worker opened it: the same command goes on with what is left."
         )
@@ -128,59 +128,54 @@ def _arrays(rows: ShardRows) -> dict[str, NDArray[Any]]:
 
 def _stage(store: LabelStore, name: str, values: NDArray[Any], first: int, folder: Path) -> None:
     (folder / name).mkdir(parents=True)
-    shutil.copyfile(store.path / name / "zarr.json", folder / name / "zarr.json")
+    (folder / name / "zarr.json").write_bytes(store.place.read(f"{name}/zarr.json"))
     # an inner chunk equal to the fill value would be left out, and "all zeros" would not differ from "never written"
     array = zarr.open_array(folder / name, mode="r+").with_config({"write_empty_chunks": True})
     array[first : first + len(values)] = values
 
 
 def _publish(
-    store: Path, staging: Path, files: Files, record: Path, locked: bool, on_step: Callable[[str], None]
+    store: Place, staging: Path, files: Files, record: str, locked: bool, on_step: Callable[[str], None]
 ) -> bool:
     for _ in range(ATTEMPTS):
-        if _describes(record, store):
+        if _describes(store, record):
             return False
         for file, entry in files.items():
-            if not _holds(store / file, entry):
-                os.link(staging / file, staging / "next")  # the staged file stays, to be put there again
-                (staging / "next").replace(store / file)
+            if not store.holds(file, entry):
+                store.put(staging / file, file)
                 on_step(f"{file} in place")
-        for file in files:
-            sync((store / file).parent)
+        store.settle(files)
         on_step("folders synced")
         if not _hold(store, files):
             continue
         try:
-            os.link(staging / "record.json", record)
+            store.put_new(staging / "record.json", record)
         except FileExistsError:
-            if _describes(record, store):
+            if _describes(store, record):
                 return False
-            os.link(staging / "record.json", staging / "next")
-            (staging / "next").replace(record)
+            store.put(staging / "record.json", record)
         on_step("record published")
-        sync(record.parent)
+        store.settle([record])
         on_step("ledger synced")
         if locked or _hold(store, files):
             return True
     raise WorkLeftError(
-        f"The files of {record.stem} in {store} do not stay as written: the disk is failing, or another worker "
+        f"The files that {record} names in {store} do not stay as written: the disk is failing, or another worker "
         "writes other values. Verify the store, then run the same command again."
     )
 
 
-def _describes(record: Path, store: Path) -> bool:
+def _describes(store: Place, record: str) -> bool:
     try:
-        return _hold(store, parse_record(record.read_bytes()).files)
-    except (FileNotFoundError, ValueError):
-        return False  # there is none, or it was altered and describes nothing
-
-
-def _hold(store: Path, files: Files) -> bool:
-    return all(_holds(store / file, entry) for file, entry in files.items())
-
-
-def _holds(path: Path, entry: tuple[int, str]) -> bool:
-    try:
-        return path.stat().st_size == entry[0] and sha256_file(path) == entry
+        content = store.read(record)
     except FileNotFoundError:
         return False
+    try:
+        files = parse_record(content).files
+    except ValueError:  # it was altered and describes nothing
+        return False
+    return _hold(store, files)
+
+
+def _hold(store: Place, files: Files) -> bool:
+    return all(store.holds(file, entry) for file, entry in files.items())

@@ -1,15 +1,14 @@
 """Reading a store: finished shards only, and an error naming the shard wherever a file is not what its record says."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from data.errors import RequestError
 from data.pictures import root_label
+from data.store.address import open_place
 from data.store.canonical import sha256_bytes
 from data.store.damage import StoreDamageError
 from data.store.layout import (
@@ -30,6 +29,7 @@ from data.store.layout import (
 from data.store.ledger import LedgerRecord, finished_shards, parse_record
 from data.store.manifest import Manifest, parse_manifest
 from data.store.metadata import GroupMetadata, parse_group
+from data.store.place import Address, Place
 from data.store.rows import ShardRows, not_finite, pending_rows
 from data.store.schema import StoreAttributes
 
@@ -40,34 +40,42 @@ class LabelStore:
     Open it inside the process that reads: nothing of it should cross a fork.
     """
 
-    def __init__(self, path: Path, metadata: GroupMetadata, manifest: Manifest, arrays: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, place: Place, metadata: GroupMetadata, manifest: Manifest, arrays: dict[str, Any]) -> None:
+        self.place = place
         self.metadata = metadata
         self.manifest = manifest
         self._arrays = arrays
         self._records: dict[int, LedgerRecord] = {}
 
     @classmethod
-    def open(cls, path: Path) -> "LabelStore":
+    def open(cls, store: Address | Place) -> "LabelStore":
         """Raises RequestError where there is no store, StoreDamageError for altered metadata or manifest."""
-        if not (path / "zarr.json").exists() and not (path / MANIFEST).exists():
-            raise RequestError(f"{path} is not a label store. Name the folder given to label --store.")
+        place = open_place(store)
+        if not place.exists("zarr.json") and not place.exists(MANIFEST):
+            raise RequestError(f"{place} is not a label store. Name the one given to label --store.")
         try:
-            metadata = parse_group((path / "zarr.json").read_bytes())
+            content = place.read("zarr.json")
         except FileNotFoundError as error:
-            raise StoreDamageError(str(path), None, "zarr.json", "the file is missing") from error
+            raise StoreDamageError(str(place), None, "zarr.json", "the file is missing") from error
+        try:
+            metadata = parse_group(content)
         except ValueError as error:
-            raise StoreDamageError(str(path), None, "zarr.json", str(error)) from error
+            raise StoreDamageError(str(place), None, "zarr.json", str(error)) from error
         arrays = {}
         for file, digest in metadata.files.items():
-            folder = (path / file).parent
-            if file.startswith(f"{FEATURES}/") and not folder.exists():
+            folder = file.rpartition("/")[0]
+            if file.startswith(f"{FEATURES}/") and not place.holds_folder(folder):
                 continue  # somebody wanted the space back: each tap may be deleted on its own
-            _require_digest(path, file, digest)
+            _checked(place, file, digest)
             if file.count("/") > 1 or file.startswith(SOFT_LABELS):
-                arrays[folder.relative_to(path).as_posix()] = zarr.open_array(folder, mode="r")
-        _require_digest(path, MANIFEST, metadata.attributes.manifest_sha256)
-        return cls(path, metadata, parse_manifest((path / MANIFEST).read_bytes()), arrays)
+                arrays[folder] = place.open_array(folder)
+        manifest = parse_manifest(_checked(place, MANIFEST, metadata.attributes.manifest_sha256))
+        return cls(place, metadata, manifest, arrays)
+
+    @property
+    def path(self) -> Address:
+        """Where the store lies, as it was given."""
+        return self.place.address
 
     @property
     def attributes(self) -> StoreAttributes:
@@ -119,7 +127,11 @@ class LabelStore:
 
     def finished_shards(self) -> list[int]:
         """Shards with a record, as of now."""
-        return [shard for shard in finished_shards(self.path) if shard < self.shard_count]
+        return [shard for shard in finished_shards(self.place) if shard < self.shard_count]
+
+    def has_record(self, shard: int) -> bool:
+        """Whether a shard is finished, as of now."""
+        return self.place.exists(ledger_file(shard))
 
     def pending_shards(self) -> list[int]:
         """Shards without a record, as of now."""
@@ -175,15 +187,16 @@ class LabelStore:
         if entry is None:
             raise self._damage(shard, array, "its record does not name this file")
         try:
-            size = (self.path / file).stat().st_size
+            size = self.place.size(file)
         except FileNotFoundError as error:
             raise self._damage(shard, array, "the file is missing") from error
         if size != entry[0]:
             raise self._damage(shard, array, f"the file has {size} bytes, {entry[0]} were written")
-        try:
-            return np.asarray(self._arrays[array][start:stop])
-        except (ValueError, RuntimeError) as error:  # crc32c of the index or of an inner chunk, or what came of one
-            raise self._damage(shard, array, f"the file was altered ({error})") from error
+        with self.place.reading():
+            try:
+                return np.asarray(self._arrays[array][start:stop])
+            except (ValueError, RuntimeError) as error:  # crc32c of the index or of an inner chunk, or what came of one
+                raise self._damage(shard, array, f"the file was altered ({error})") from error
 
     def require_finite(self, shard: int, array: str, values: NDArray[np.float16], status: NDArray[np.uint8]) -> None:
         """Raises StoreDamageError if a labelled picture of the shard reads as NaN, as what was never written does."""
@@ -200,11 +213,13 @@ class LabelStore:
     def _read_record(self, shard: int) -> LedgerRecord:
         file = ledger_file(shard)
         try:
-            record = parse_record((self.path / file).read_bytes())
+            content = self.place.read(file)
         except FileNotFoundError as error:
             raise StoreDamageError(
                 str(self.path), shard, file, "there is no record: the shard is unfinished"
             ) from error
+        try:
+            record = parse_record(content)
         except ValueError as error:
             raise StoreDamageError(str(self.path), shard, file, str(error)) from error
         if (record.shard, record.first, record.count) != (shard, *self.shard_range(shard)):
@@ -214,10 +229,12 @@ class LabelStore:
         return record
 
 
-def _require_digest(store: Path, file: str, digest: str) -> None:
+def _checked(store: Place, file: str, digest: str) -> bytes:
+    """A file's content, which has this digest."""
     try:
-        found = sha256_bytes((store / file).read_bytes())
+        content = store.read(file)
     except FileNotFoundError as error:
         raise StoreDamageError(str(store), None, file, "the file is missing") from error
-    if found != digest:
+    if sha256_bytes(content) != digest:
         raise StoreDamageError(str(store), None, file, "the file was altered")
+    return content

@@ -1,16 +1,15 @@
 """Mending a store: a damaged shard loses its ledger record, and so its existence; then `label` makes it again."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from data.store.files import sync
+from data.store.address import open_place
 from data.store.layout import ledger_file
+from data.store.place import Address
 from data.store.reader import LabelStore
 from data.store.verify import Damage, verify_shard
-from data.store.work import shard_lock
 
 
-def drop_damaged_records(path: Path, damage: Iterable[Damage], *, values: bool) -> list[int]:
+def drop_damaged_records(store: Address, damage: Iterable[Damage], *, values: bool) -> list[int]:
     """Delete the records of the shards that are named in the damage and have one; returns them, in order.
 
     Nothing else is touched: files whose bytes are right are kept by the worker that makes the shard again. Each shard
@@ -18,12 +17,10 @@ def drop_damaged_records(path: Path, damage: Iterable[Damage], *, values: bool) 
     manifest can't be mended so, and nothing is dropped for it. OSError passes through.
     """
     shards = sorted({item.shard for item in damage if item.shard is not None and not item.unfinished})
-    dropped = []
+    place, dropped = open_place(store), []
     for shard in shards:
-        record = path / ledger_file(shard)
-        with shard_lock(path, shard):
-            if record.exists() and verify_shard(LabelStore.open(path), shard, values=values):
-                record.unlink()
-                sync(record.parent)
+        with place.lock(shard):
+            if place.exists(ledger_file(shard)) and verify_shard(LabelStore.open(place), shard, values=values):
+                place.delete(ledger_file(shard))
                 dropped.append(shard)
     return dropped

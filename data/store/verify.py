@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from data.errors import WorkLeftError
 from data.prefetch import map_ahead
-from data.store.canonical import sha256_file
+from data.store.address import open_place
 from data.store.damage import StoreDamageError
-from data.store.files import files_below
 from data.store.layout import MANIFEST, array_file, ledger_file
+from data.store.place import Address, Place
 from data.store.reader import LabelStore
 from data.store.rows import require_publishable
 
@@ -28,7 +27,7 @@ class Damage:
 
 
 def verify_store(
-    path: Path,
+    address: Address | Place,
     progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     values: bool = True,
@@ -45,11 +44,12 @@ def verify_store(
     progress: called after each shard. Raises RequestError where there is no store; OSError passes through.
     """
     try:
-        store = LabelStore.open(path)
+        place = open_place(address)
+        store = LabelStore.open(place)
     except StoreDamageError as error:
         # without its metadata nothing can be said of the rest
         return [Damage(None, error.file, error.problem)]
-    known = {"zarr.json", MANIFEST, *(file for file in store.metadata.files if (path / file).exists())}
+    known = {"zarr.json", MANIFEST, *(file for file in store.metadata.files if place.exists(file))}
     known.update(file for shard in range(store.shard_count) for file in [*_files(store, shard), ledger_file(shard)])
     found: list[Damage] = []
     looked_at = map_ahead(
@@ -62,9 +62,7 @@ def verify_store(
         found += damage
         progress(shard + 1, store.shard_count)
     strays = [
-        Damage(None, file, "the file belongs to nothing in the store")
-        for file in files_below(path)
-        if file not in known
+        Damage(None, file, "the file belongs to nothing in the store") for file in place.files() if file not in known
     ]
     return found + strays
 
@@ -72,8 +70,8 @@ def verify_store(
 def verify_shard(store: LabelStore, shard: int, *, values: bool) -> list[Damage]:
     """Everything wrong with one shard, as `verify_store` finds it."""
     files = _files(store, shard)
-    if not (store.path / ledger_file(shard)).exists():
-        begun = any((store.path / file).exists() for file in files)
+    if not store.has_record(shard):
+        begun = any(store.place.exists(file) for file in files)
         problem = "files of the shard are there, but no ledger record" if begun else "the shard is unfinished"
         return [Damage(shard, ledger_file(shard), problem, unfinished=not begun)]
     try:
@@ -85,28 +83,36 @@ def verify_shard(store: LabelStore, shard: int, *, values: bool) -> list[Damage]
         entry = record.files.get(file)
         if entry is None:
             found.append(Damage(shard, file, "the shard's record does not name this file"))
-        elif not (store.path / file).exists():
-            found.append(Damage(shard, file, "the file is missing"))
-        elif (size := (store.path / file).stat().st_size) != entry[0]:
-            found.append(Damage(shard, file, f"the file has {size} bytes, {entry[0]} were written"))
-        elif sha256_file(store.path / file) != entry:
-            found.append(Damage(shard, file, "the file was altered"))
+        elif problem := _altered(store.place, file, entry):
+            found.append(Damage(shard, file, problem))
     return found or (_verify_values(store, shard) if values else [])
+
+
+def _altered(place: Place, file: str, entry: tuple[int, str]) -> str:
+    """How a file differs from its entry in the record, or ""."""
+    try:
+        if (size := place.size(file)) != entry[0]:
+            return f"the file has {size} bytes, {entry[0]} were written"
+        return "" if place.sha256(file) == entry else "the file was altered"
+    except FileNotFoundError:
+        return "the file is missing"
 
 
 def _verify_values(store: LabelStore, shard: int) -> list[Damage]:
     first, count = store.shard_range(shard)
     manifest = store.manifest
     try:
+        rows = store.read_shard(shard)
+    except StoreDamageError as error:
+        return [Damage(shard, error.file, error.problem)]
+    try:
         require_publishable(
-            store.read_shard(shard),
+            rows,
             manifest.keys[first : first + count],
             manifest.digests[first : first + count],
             store.attributes.label_shape,
             store.features,
         )
-    except StoreDamageError as error:
-        return [Damage(shard, error.file, error.problem)]
     except (ValueError, WorkLeftError) as error:
         return [Damage(shard, ledger_file(shard), f"what the shard holds should not have been written: {error}")]
     return []

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.store.claims import Claims
 from data.store.files import files_below
+from data.store.folder_claims import FolderClaims
 from data.store.layout import work_path
 from data.store.reader import LabelStore
 from tests.command_line import ENVIRONMENT, ROOT, Outcome, distill, succeed
@@ -146,7 +146,7 @@ def test_what_cant_be_added_is_refused_and_the_store_stays(folder: Path, spoil: 
         picture.write_bytes(picture.read_bytes() + b"0")
     if spoil == "another teacher":
         write_teacher(folder / "teacher.safetensors", side=64, seed=5)
-    with Claims(folder / "store", "somebody") as claims:
+    with FolderClaims(folder / "store", "somebody") as claims:
         if spoil == "a worker":
             claims.take("00000001")
         refused = distill(*arguments(folder, "store", images, "--add"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data.store.claims import Claims
+from data.store.folder_claims import FolderClaims
 from data.store.layout import work_path
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
@@ -72,7 +72,7 @@ def test_of_many_workers_one_stays_for_what_others_hold(folder: Path, tmp_path: 
     store = tmp_path / "store"
     succeed("label", "--store", store, *arguments(folder))
     (store / "ledger/00000003.json").unlink()
-    with Claims(store, "elsewhere") as claims:
+    with FolderClaims(store, "elsewhere") as claims:
         assert claims.take("00000003")
         staying = start_slowly(folder, 0, store, "--worker")
         until(lambda: "watch" in claims.names(), "a worker stays", staying)

@@ -1,4 +1,4 @@
-"""Claims: one holder at a time while it lives, anybody's once it is dead, and no harm from who wakes up late."""
+"""FolderClaims: one holder at a time while it lives, anybody's once it is dead, and no harm from who wakes up late."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.store import claims as claims_module
-from data.store.claims import Claims
+from data.store import folder_claims as claims_module
+from data.store.folder_claims import FolderClaims
 from data.store.layout import work_path
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ NAME = "00000007"
 HOLDER = """
 import sys, time
 from pathlib import Path
-from data.store.claims import Claims
-claims = Claims(Path(sys.argv[1]), "holder")
+from data.store.folder_claims import FolderClaims
+claims = FolderClaims(Path(sys.argv[1]), "holder")
 with claims:
     assert claims.take(sys.argv[2])
     print("taken", flush=True)
@@ -49,7 +49,7 @@ def of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_claim_has_one_holder_until_it_is_released(store: Path):
-    with Claims(store, "one") as one, Claims(store, "other") as other:
+    with FolderClaims(store, "one") as one, FolderClaims(store, "other") as other:
         assert one.take(NAME)
         assert not other.take(NAME)
         assert other.names() == one.names() == {NAME}
@@ -59,10 +59,10 @@ def test_a_claim_has_one_holder_until_it_is_released(store: Path):
 
 
 def test_the_end_of_a_worker_releases_its_claims_and_leaves_nothing(store: Path):
-    with Claims(store, "one") as one:
+    with FolderClaims(store, "one") as one:
         assert one.take(NAME)
         assert one.take("00000008")
-    with Claims(store, "other") as other:
+    with FolderClaims(store, "other") as other:
         assert other.names() == set()
         assert other.take(NAME)
     assert not work_path(store).exists()
@@ -72,7 +72,7 @@ def test_of_many_who_ask_at_once_one_gets_it(store: Path):
     start, got = threading.Barrier(8), []
 
     def ask(worker: str) -> None:
-        with Claims(store, worker) as claims:
+        with FolderClaims(store, worker) as claims:
             start.wait(30)
             if claims.take(NAME):
                 got.append(worker)
@@ -92,7 +92,7 @@ def test_a_killed_worker_on_this_machine_is_known_to_be_dead_at_once(store: Path
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "taken\n"
-        with Claims(store, "other") as other:
+        with FolderClaims(store, "other") as other:
             assert not other.take(NAME)
             holder.send_signal(signal.SIGKILL)
             holder.wait(60)
@@ -103,7 +103,7 @@ def test_a_killed_worker_on_this_machine_is_known_to_be_dead_at_once(store: Path
 def test_a_claim_of_another_machine_is_taken_over_when_it_is_as_old_as_it_says(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with Claims(store, "one", expiry_s=100) as one, Claims(store, "other", expiry_s=5) as other:
+    with FolderClaims(store, "one", expiry_s=100) as one, FolderClaims(store, "other", expiry_s=5) as other:
         assert one.take(NAME)
         of_another_machine(monkeypatch)
         make_older(store, 90)
@@ -115,7 +115,7 @@ def test_a_claim_of_another_machine_is_taken_over_when_it_is_as_old_as_it_says(
 
 def test_age_is_told_by_the_clock_of_the_file_system(store: Path, monkeypatch: pytest.MonkeyPatch):
     """A server whose clock is an hour behind dates new files an hour back; nothing has expired for that."""
-    with Claims(store, "one", expiry_s=100) as one, Claims(store, "other") as other:
+    with FolderClaims(store, "one", expiry_s=100) as one, FolderClaims(store, "other") as other:
         assert one.take(NAME)
         of_another_machine(monkeypatch)
         make_older(store, 3600)
@@ -133,7 +133,7 @@ def test_a_living_worker_keeps_its_claim_however_long_it_takes(store: Path, monk
         beat.set()
 
     monkeypatch.setattr(os, "utime", utime)
-    with Claims(store, "one", expiry_s=0.3) as one:
+    with FolderClaims(store, "one", expiry_s=0.3) as one:
         assert one.take(NAME)
         make_older(store, 1000)
         old = claim_file(store).stat().st_mtime
@@ -144,8 +144,8 @@ def test_a_living_worker_keeps_its_claim_however_long_it_takes(store: Path, monk
 
 
 def test_a_stalled_worker_that_wakes_up_leaves_the_new_holder_alone(store: Path, monkeypatch: pytest.MonkeyPatch):
-    with Claims(store, "other") as other:
-        with Claims(store, "stalled", expiry_s=100) as stalled:
+    with FolderClaims(store, "other") as other:
+        with FolderClaims(store, "stalled", expiry_s=100) as stalled:
             assert stalled.take(NAME)
             make_older(store, 200)
             with monkeypatch.context() as patch:
@@ -155,24 +155,28 @@ def test_a_stalled_worker_that_wakes_up_leaves_the_new_holder_alone(store: Path,
             stalled.release(NAME)
             assert os.path.samestat(claim_file(store).stat(), taken)
         assert claim_file(store).stat().st_mtime == taken.st_mtime
-        with Claims(store, "third") as third:
+        with FolderClaims(store, "third") as third:
             assert not third.take(NAME)
 
 
 def test_who_finds_a_claim_dead_too_late_puts_the_younger_one_back(store: Path, monkeypatch: pytest.MonkeyPatch):
-    with Claims(store, "slow") as slow, Claims(store, "quick") as quick, Claims(store, "dead") as dead:
+    with (
+        FolderClaims(store, "slow") as slow,
+        FolderClaims(store, "quick") as quick,
+        FolderClaims(store, "dead") as dead,
+    ):
         assert dead.take(NAME)
         make_older(store, 1000)
         of_another_machine(monkeypatch)
-        real, overtaken = Claims._dead, []
+        real, overtaken = FolderClaims._dead, []
 
-        def overtake(claims: Claims, *arguments):
+        def overtake(claims: FolderClaims, *arguments):
             found = real(claims, *arguments)
             if claims is slow and found:
                 overtaken.append(quick.take(NAME))
             return found
 
-        monkeypatch.setattr(Claims, "_dead", overtake)
+        monkeypatch.setattr(FolderClaims, "_dead", overtake)
         assert not slow.take(NAME)
         assert overtaken == [True]
         assert json.loads(claim_file(store).read_bytes())["worker"] == "quick"
@@ -183,14 +187,14 @@ def test_who_finds_a_claim_dead_too_late_puts_the_younger_one_back(store: Path, 
 def test_a_claim_without_its_content_lives_by_its_age(store: Path, content: bytes):
     claim_file(store).parent.mkdir(parents=True)
     claim_file(store).write_bytes(content)
-    with Claims(store, "one", expiry_s=100) as one:
+    with FolderClaims(store, "one", expiry_s=100) as one:
         assert not one.take(NAME)
         make_older(store, 200)
         assert one.take(NAME)
 
 
 def test_the_folder_may_be_deleted_at_any_time(store: Path):
-    with Claims(store, "one") as one, Claims(store, "other") as other:
+    with FolderClaims(store, "one") as one, FolderClaims(store, "other") as other:
         assert one.take(NAME)
         claim_file(store).unlink()
         claim_file(store).parent.rmdir()

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from data.errors import RequestError, WorkLeftError
-from data.store import create, publish
+from data.store import folder_place, publish
 from data.store.create import create_store
 from data.store.damage import StoreDamageError
 from data.store.files import files_below
@@ -73,12 +73,12 @@ print(step)
 KILLED_WHILE_CREATING = """
 import os, signal, sys
 from pathlib import Path
-from data.store import create
+from data.store import create, folder_place
 from tests.reference_store import make_store
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-setattr(create, sys.argv[2], die)
+setattr(folder_place if sys.argv[2] == "sync_tree" else create, sys.argv[2], die)
 make_store(Path(sys.argv[1]))
 """
 
@@ -239,7 +239,7 @@ def test_the_loser_of_a_race_to_make_the_store_says_so(tmp_path: Path, monkeypat
         monkeypatch.undo()
         make_store(path)
 
-    monkeypatch.setattr(create, "sync_tree", rival)
+    monkeypatch.setattr(folder_place, "sync_tree", rival)
     with pytest.raises(RequestError, match="by another process meanwhile"):
         make_store(path)
     assert LabelStore.open(path).pending_shards() == [0, 1, 2]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.store.claims import Claims
+from data.store.folder_claims import FolderClaims
 from data.store.publish import publish_shard
 from pipeline.progress import SilentProgress
 from pipeline.shard_queue import LOOKED_AT, ShardQueue, name_of, starting_point
@@ -41,7 +41,7 @@ def test_a_worker_that_is_not_alone_begins_by_chance():
 def test_shards_are_taken_from_the_start_on_without_those_that_are_done_or_claimed(tmp_path: Path):
     store = make_store(tmp_path / "store", 18)  # 6 shards
     publish_shard(store, 4, filled_rows(store, 4))
-    with Claims(store.path, "one") as one, Claims(store.path, "other") as other:
+    with FolderClaims(store.path, "one") as one, FolderClaims(store.path, "other") as other:
         assert other.take(name_of(2))
         queue = ShardQueue(store, one, SilentProgress(), WorkerLog(store.path, "one"), start=0.5)
         assert list(queue.take()) == [3, 5, 0, 1]
@@ -54,7 +54,7 @@ def test_shards_are_taken_from_the_start_on_without_those_that_are_done_or_claim
 
 def test_no_shard_is_taken_that_would_end_after_the_deadline(tmp_path: Path):
     store = make_store(tmp_path / "store")
-    with Claims(store.path, "one") as one:
+    with FolderClaims(store.path, "one") as one:
         queue = ShardQueue(store, one, SilentProgress(), WorkerLog(store.path, "one"), deadline=0.0)
         assert list(queue.take()) == []
         assert queue.out_of_time
@@ -63,7 +63,7 @@ def test_no_shard_is_taken_that_would_end_after_the_deadline(tmp_path: Path):
 
 def test_claims_of_the_dead_are_found_however_many_there_are(tmp_path: Path):
     store = make_store(tmp_path / "store", 3 * (LOOKED_AT + 4))
-    with Claims(store.path, "one") as one:
+    with FolderClaims(store.path, "one") as one:
         (one.folder).mkdir(parents=True)
         for shard in range(store.shard_count):
             (one.folder / f"{name_of(shard)}.claim").write_text('{"expiry_s": -1, "worker": "the dead"}')
@@ -78,8 +78,7 @@ def test_a_log_that_ends_in_the_middle_of_a_line_is_read_up_to_it(tmp_path: Path
     log.say("begin")
     log.say("shard", shard=3, pictures=7, rejected=0, seconds=1.0)
     log.say("failed", shard=4, reason="why")
-    with log.file.open("a") as file:
-        file.write('{"event": "sha')
+    log.work.append(log.file, b'{"event": "sha')
     (summary,) = summaries(tmp_path / "store")
     assert (summary.worker, summary.shards, summary.pictures, summary.failed) == ("host-1", 1, 7, {4: "why"})
     assert summary.end == ""
