@@ -99,8 +99,10 @@ def require_publishable(
             "put the picture back, or label into a new store."
         )
     gaps = np.array([not key for key in keys], bool)
-    if not np.isin(rows.status[~gaps], (LABELLED, REJECTED)).all() or not (rows.status[gaps] == GAP).all():
-        raise ValueError("a row is neither labelled nor rejected, or no gap where the manifest has one")
+    if not (rows.status[gaps] == GAP).all():
+        raise ValueError("a gap of the manifest is none in the shard")
+    if not np.isin(rows.status[~gaps], (LABELLED, REJECTED)).all():
+        raise ValueError("a row is neither labelled nor rejected")
     if [key for key, _ in rows.rejected] != [rows.keys[i] for i in np.flatnonzero(rows.status == REJECTED)]:
         raise ValueError("the rejected pictures are not those with the status rejected, in order")
     for name, values in (("soft labels", rows.soft_labels), *rows.features.items()):
