@@ -228,7 +228,7 @@ def test_what_cannot_be_served_is_said_once(folder: Path, tmp_path: Path):
 
 def test_torchrun_starts_ranks_too(folder: Path, tmp_path: Path):
     run = tmp_path / "run"
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", "--")
     started = (sys.executable, *torchrun, sys.executable, "-c", "from cli.main import main; main()")
     result = subprocess.run(
         [*started, *map(str, command(folder, run)), "--devices", "2", "--epochs", "1"],
