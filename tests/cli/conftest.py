@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+
+from stages.student import loader
+from stages.student.samples import Sample, TrainingPicture
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +24,17 @@ def one_thread() -> Iterator[None]:
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing matters to power cuts alone; tests/data looks at it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPicture, Sample]]:
+    """Every sample that training or the held-out loss made, with its picture."""
+    samples, real = [], loader.make_sample
+
+    def spy(item: TrainingPicture, *rest: Any, **named: Any) -> Sample:
+        sample = real(item, *rest, **named)
+        samples.append((item, sample))
+        return sample
+
+    monkeypatch.setattr(loader, "make_sample", spy)
+    return samples

@@ -94,20 +94,6 @@ def train(run: Path, *arguments: Any) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPicture, Sample]]:
-    """Every sample that training or the held-out loss made, with its picture."""
-    samples, real = [], loader.make_sample
-
-    def spy(item: TrainingPicture, *rest: Any, **named: Any) -> Sample:
-        sample = real(item, *rest, **named)
-        samples.append((item, sample))
-        return sample
-
-    monkeypatch.setattr(loader, "make_sample", spy)
-    return samples
-
-
 def test_a_run_holds_what_it_says(folder: Path, tmp_path: Path, seen: list[tuple[TrainingPicture, Sample]]):
     result = train(tmp_path / "run", *distilled(folder))
     assert {name: result[name] for name in ("pictures", "labelled", "with_teacher", "validation", "epochs")} == {

@@ -17,13 +17,10 @@ import torch
 from data.checkpoint import load_checkpoint
 from pipeline.run_folder import RunFolder
 from tests.command_line import ENVIRONMENT, ROOT, distill, start_process, succeed
-from tests.pictures import copy_annotations, copy_pictures, stems, write_list, write_teacher
 from tests.ranks import run_forked
+from tests.training import make_training, train_command
 
-LABEL = ("--device", "cpu", "--precision", "float32", "--batch-size", 4, "--shard-size", 4, "--threads", 1)
-STUDENT = ("--model", "f-yolo", "--width", 0.05, "--epochs", 3, "--batch-size", 3, "--validate-every", 1)
-RECIPE = ("--ema", 0.9, "--clip-norm", 10, "--labelled-share", 0.5, "--learning-rate", 1e-3)
-MACHINE = ("--device", "cpu", "--precision", "float32", "--workers", 2)
+RECIPE = ("--batch-size", 3, "--learning-rate", 1e-3)
 COUNTS = (
     "epoch",
     "step",
@@ -40,21 +37,11 @@ ENDLESS = ("--epochs", 100_000)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, annotations, a store, lists, and run/ of one process."""
-    folder = tmp_path_factory.mktemp("ranks")
-    copy_pictures(folder / "pictures", 11)
-    names = stems(11)
-    copy_annotations(folder / "annotations", names[:7])
-    write_list(folder / "val.txt", names[5:7])
-    teacher = write_teacher(folder / "teacher.safetensors")
-    succeed("label", folder / "pictures", "--teacher", teacher, "--store", folder / "store", *LABEL)
-    succeed(*command(folder, folder / "run"))
-    return folder
+    return make_training(tmp_path_factory.mktemp("ranks"), *RECIPE)
 
 
 def command(folder: Path, run: Path) -> tuple[Any, ...]:
-    data = ("--store", folder / "store", "--annotations", folder / "annotations", "--val-list", folder / "val.txt")
-    return ("train", "--run", run, *STUDENT, *RECIPE, *MACHINE, *data)
+    return train_command(folder, run, RECIPE)
 
 
 def require_alike(run: Path, expected: Path) -> None:

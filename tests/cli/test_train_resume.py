@@ -15,33 +15,23 @@ from pipeline import fit as fitting
 from pipeline.run_folder import RunFolder
 from stages.student.trainer import Trainer
 from tests.command_line import Outcome, distill, run_python, start_process, succeed
-from tests.pictures import copy_annotations, copy_pictures, snapshot, stems, write_list, write_teacher
+from tests.pictures import snapshot, stems, write_teacher
+from tests.training import LABEL, MACHINE, STUDENT, make_training, train_command
+from tests.training import RECIPE as SHARED
 
-LABEL = ("--device", "cpu", "--precision", "float32", "--batch-size", 4, "--shard-size", 4, "--threads", 1)
-STUDENT = ("--model", "f-yolo", "--width", 0.05, "--epochs", 3, "--batch-size", 2, "--validate-every", 1)
-RECIPE = ("--ema", 0.9, "--clip-norm", 10, "--labelled-share", 0.5, "--learning-rate", 2e-3)
-MACHINE = ("--device", "cpu", "--precision", "float32", "--workers", 2)
+OWN = ("--batch-size", 2, "--learning-rate", 2e-3)
+RECIPE = (*SHARED, *OWN)
 STEPS = 4
 """Batches per epoch: 9 pictures in batches of 2."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, annotations, a store, lists, and the uninterrupted run/."""
-    folder = tmp_path_factory.mktemp("resume")
-    copy_pictures(folder / "pictures", 11)
-    names = stems(11)
-    copy_annotations(folder / "annotations", names[:7])
-    write_list(folder / "val.txt", names[5:7])
-    teacher = write_teacher(folder / "teacher.safetensors")
-    succeed("label", folder / "pictures", "--teacher", teacher, "--store", folder / "store", *LABEL)
-    succeed(*command(folder, folder / "run"))
-    return folder
+    return make_training(tmp_path_factory.mktemp("resume"), *OWN)
 
 
 def command(folder: Path, run: Path) -> tuple[Any, ...]:
-    data = ("--store", folder / "store", "--annotations", folder / "annotations", "--val-list", folder / "val.txt")
-    return ("train", "--run", run, *STUDENT, *RECIPE, *MACHINE, *data)
+    return train_command(folder, run, OWN)
 
 
 def require_equal(run: Path, expected: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from data.checkpoint import load_checkpoint
 from data.store.reader import LabelStore
 from pipeline.run_folder import RunFolder
-from stages.student import loader
 from stages.student.samples import Sample, TrainingPicture
 from tests.command_line import distill, succeed
 from tests.pictures import CLASSES, SIDE, copy_annotations, copy_pictures, stems, write_teacher
@@ -59,19 +58,6 @@ def train(folder: Path, run: Path, stores: str, *more: Any) -> dict[str, Any]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(run / "final.safetensors")[0]
-
-
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainingPicture, Sample]]:
-    samples, real = [], loader.make_sample
-
-    def spy(item: TrainingPicture, *rest: Any, **named: Any) -> Sample:
-        sample = real(item, *rest, **named)
-        samples.append((item, sample))
-        return sample
-
-    monkeypatch.setattr(loader, "make_sample", spy)
-    return samples
 
 
 def test_two_parts_are_read_as_one_store(folder: Path, tmp_path: Path):
