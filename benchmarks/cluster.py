@@ -13,6 +13,7 @@ from pathlib import Path
 
 from parts import ROOT
 from parts.cluster_plan import measure_plan
+from parts.cluster_ranks import measure_ranks
 from parts.cluster_simulation import measure_simulation
 from parts.cluster_workers import measure_workers
 from parts.report import PartResult, measured, read_results, write_results
@@ -39,10 +40,19 @@ SIMULATION = (
     "end. All workers begin within 60 s. One process does the file operations of all of them."
 )
 
+RANK_EPOCHS, RANK_SEEDS = 20, 4
+RANKS = (
+    "`distill train --devices N` on the CPU, gloo, statistics of batch norm over both ranks: F-YOLO at a quarter of "
+    f"its width, 224×224, the demo's pictures and soft labels, {RANK_EPOCHS} epochs, 8 pictures per step in all; VOC07 "
+    "AP50 of the last epoch on the demo's test pictures."
+)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="PART", help="workers, plan or simulation (repeatable)")
+    parser.add_argument(
+        "--only", action="append", metavar="PART", help="workers, plan, simulation or ranks (repeatable)"
+    )
     parser.add_argument("--quick", action="store_true", help="a thousandth of everything: tries the code only")
     parser.add_argument("--out", type=Path, help="folder for the results instead of docs/")
     arguments = parser.parse_args()
@@ -69,6 +79,11 @@ def main() -> None:
                 for workers in (64, 1024)
                 for finding in measure_simulation(work / str(workers), 10_000 if quick else 10_000_000, workers)
             ],
+        ),
+        "ranks": (
+            "A training on two ranks",
+            RANKS,
+            lambda work: measure_ranks(work, 1 if quick else RANK_EPOCHS, 1 if quick else RANK_SEEDS),
         ),
     }
     machine, file = this_machine().line, out / "cluster-benchmarks.json"
