@@ -169,7 +169,7 @@ def _merge(
         members = alike[first]
         free[alike] = False
         weight = objectness[members] / objectness[members].sum()
-        shown = visible[:, lead].sum()
+        shown = len({*np.flatnonzero(visible[:, lead]).tolist(), *of_view[members].tolist()})
         merged.append((weight @ boxes[members], float(objectness[members].sum() / shown), weight @ classes[members]))
     if not merged:
         return np.zeros((0, 4)), np.zeros(0), np.zeros((0, classes.shape[1]))
