@@ -134,6 +134,27 @@ def test_boxes_seen_in_several_views_become_one() -> None:
     assert probabilities.argmax(axis=1).tolist() == [0, 1, 0]
 
 
+def test_no_box_is_surer_than_the_views_that_saw_it() -> None:
+    """A zoomed view shows the one box of an object and not, by a hair, the other: it counts for both."""
+    import numpy as np
+    from ablation.labels import _merge, _shows, _views
+
+    from data.views import stretch_view
+
+    base = stretch_view(100, 100, 96, 96)
+    views = list(_views(base))
+    lefts = np.arange(0.0, 20.0, 0.05)
+    seen = np.stack([_shows(view, base, np.stack([lefts + 10, np.full_like(lefts, 50)], axis=1)) for view in views])
+    edge = int(np.flatnonzero(seen.all(axis=0))[0])
+    assert edge > 0
+    boxes = np.array([[left, 40, left + 20, 60] for left in [*[lefts[edge - 1]] * 4, lefts[edge], lefts[edge]]])
+    plain, zoomed = (np.flatnonzero(seen[:, edge - 1] == whole).tolist() for whole in (True, False))
+    of_view = np.array([*plain, *zoomed])
+    assert len(of_view) == 6
+    _, scores, _ = _merge(boxes, np.array([1.0] * 4 + [0.99] * 2), np.ones((6, 1)), of_view, views, base)
+    assert scores.tolist() == [pytest.approx((4 + 2 * 0.99) / 6)]
+
+
 def _visible(view, base, box) -> bool:
     import numpy as np
     from ablation.labels import _shows
