@@ -1,4 +1,4 @@
-"""A job array of `distill submit label` while parts of a real Slurm die: the store is that of one quiet process.
+"""A job array that Slurm warns, or whose node or controller dies: the store is that of one quiet process.
 
 Not possible where all nodes are one machine: a claim that outlives its machine. Here the kernel lets the lock of a dead
 worker go at once; that a claim of another machine is waited for until it expires is for tests/data/test_claims.py.
@@ -76,3 +76,15 @@ def test_jobs_go_on_while_slurms_controller_is_dead(slurm: Slurm, folder: Path, 
     require_quiet(store, folder)
     assert [(slurm.state(job), restarts(slurm, job)) for job in jobs] == [("COMPLETED", 0)] * 2
     assert all(log.end for log in summaries(store))  # nobody was killed
+
+
+def test_a_task_that_slurm_warns_lets_its_shard_go_and_puts_itself_back(slurm: Slurm, folder: Path, store: Path):
+    warned, other = tasks(slurm)
+    slurm.run("scancel", "--signal=USR2", "--batch", warned)  # as Slurm does by itself ahead of the time limit
+    slurm.wait(lambda: restarts(slurm, warned) == 1, "it is in the queue again")
+    slurm.wait(lambda: not slurm.jobs(), "the array has ended")
+    require_quiet(store, folder)
+    assert [(slurm.state(job), restarts(slurm, job)) for job in (warned, other)] == [("COMPLETED", 1), ("COMPLETED", 0)]
+    ends = [log.end.partition(":")[0] for log in summaries(store)]
+    assert ends.count("interrupted") == 1, ends
+    assert all(ends)  # nobody was killed
