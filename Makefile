@@ -40,6 +40,7 @@ lint: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/cluster.py
+	$(BIN)/python benchmarks/ranks.py
 
 results: .venv/.installed
 	$(BIN)/python benchmarks/results.py --profile $(PROFILE) $(if $(DATA),--data $(DATA))
