@@ -148,6 +148,8 @@ def start(folder: Path) -> Slurm:
             ["bash", str(UP), str(folder / "slurm")], stdout=log, stderr=log, check=False, timeout=600
         )
     if done.returncode:
+        # What did start must not stay: it would hold the ports of the next one, which would then talk to it.
+        subprocess.run(["bash", str(DOWN), str(folder / "slurm")], check=True, timeout=60)
         raise RuntimeError(f"{UP} failed: {(folder / 'up.log').read_text()[-500:]}")
     return Slurm(folder / "slurm")
 
