@@ -4,16 +4,16 @@ Nothing depends on the scheduler's memory: its task per worker is "label until n
 a worker dies, what was published stays, and the same command goes on.
 """
 
+import logging
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.errors import RequestError
-from data.store.layout import work_path
+from pipeline.batch_cluster import BATCH_SYSTEMS, batch_cluster
 from pipeline.cluster_request import ClusterRequest
 from pipeline.interrupt import Interruption, stop_on_warning
 from pipeline.label_plan import LabelRequest
@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 MARGIN_S = 120.0
 """Seconds of a batch job's time that no shard is planned into."""
-
-BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-GPU_DIRECTIVES = {
-    "slurm": "--gres=gpu:{}",
-    "pbs": "-l ngpus={}",
-    "lsf": '-gpu "num={}"',
-    "sge": "-l gpu={}",
-}
-
-Say = Callable[[str], None]
 
 
 def run_label_on_cluster(
@@ -66,7 +56,11 @@ def run_label_on_cluster(
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1_000_000}))
         progress = stack.enter_context(show_progress("labelling", 1, "pictures"))
         interruption = stack.enter_context(stop_on_warning())
-        address = stack.enter_context(_cluster(request, where, count, cluster)) if "://" not in where else where
+        address = (
+            stack.enter_context(_cluster(request, where, count or 1, cluster, walltime_s))
+            if "://" not in where
+            else where
+        )
         client = stack.enter_context(Client(address, timeout=60))
         _say(f"Dask's dashboard: {client.dashboard_link}")
         watch = StoreWatch(request.store, progress)
@@ -86,6 +80,8 @@ class Crew:
     ) -> None:
         """count: workers wanted, None for all that are there. cpus: of each, None where this command has no say."""
         self.client, self.request, self.options, self.count, self.cpus = client, request, options, count, cpus
+        assert client.scheduler is not None, "the client is not connected"
+        self.scheduler = client.scheduler.address
         self.tasks: dict[str, Future[Any]] = {}
         self.ended: dict[str, str] = {}
 
@@ -93,7 +89,11 @@ class Crew:
         """Until the store is whole; else why not."""
         while not interruption:
             watch.look()
-            there = set(self.client.nthreads())
+            there = self._there()
+            if there is None:
+                for name in ("asyncio", "distributed.client"):  # their tracebacks of what is said in a sentence here
+                    logging.getLogger(name).setLevel(logging.CRITICAL)
+                return f"Dask's scheduler at {self.scheduler} is gone"
             self._let_the_dead_go(there)
             if watch.whole and not self.tasks:
                 return ""
@@ -107,6 +107,16 @@ class Crew:
                     return "" if watch.whole else "; ".join(sorted(set(self.ended.values())))
             time.sleep(POLL_S)
         return "interrupted"
+
+    def _there(self) -> set[str] | None:
+        """Addresses of the workers; None where the scheduler is gone. Nobody waits for one that may come back at the
+        same address: its workers have left with it."""
+        if self.client.status != "running":
+            return None
+        try:
+            return set(self.client.nthreads())
+        except OSError:
+            return None
 
     def _begin(self, address: str) -> None:
         from pipeline.dask_worker import label_task
@@ -167,48 +177,18 @@ def _workers(where: str, cluster: ClusterRequest, options: WorkerOptions) -> tup
     return cluster.workers or 1, options
 
 
-def _cluster(request: LabelRequest, where: str, count: int | None, cluster: ClusterRequest) -> Any:
-    """A cluster of so many workers, which ends with its context. Dask's own files stay off the shared disk."""
+def _cluster(request: LabelRequest, where: str, count: int, cluster: ClusterRequest, walltime_s: float | None) -> Any:
+    """A cluster of so many workers, which ends with its context."""
     if where.startswith("local"):
         from distributed import LocalCluster
 
         return LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0)
-    return _batch_cluster(request, where, count or 1, cluster)
-
-
-def _batch_cluster(request: LabelRequest, system: str, count: int, cluster: ClusterRequest) -> Any:
     if not isinstance(request.store, Path):
         raise RequestError(
-            f"--cluster {system} keeps the logs of its jobs beside the store, and {request.store} is no folder: start "
+            f"--cluster {where} keeps the logs of its jobs beside the store, and {request.store} is no folder: start "
             "workers by a batch script of distill label --worker, or name a scheduler that is there (tcp://host:port)"
         )
-    try:
-        import dask_jobqueue
-    except ImportError as error:
-        raise RequestError(f"--cluster {system} needs dask-jobqueue: pip install 'distill[cluster]'") from error
-    if cluster.memory is None:
-        raise RequestError(f"--cluster {system} needs --memory: that of a worker's job, such as 16GB")
-    directives = list(cluster.directives)
-    if cluster.gpus_per_worker is not None:
-        directives.append(GPU_DIRECTIVES[system].format(cluster.gpus_per_worker))
-    settings = {
-        "queue": cluster.partition,
-        "account" if system in ("slurm", "pbs") else "project": cluster.account,
-        "walltime": cluster.walltime,
-        "interface": cluster.interface,
-    }
-    jobs = getattr(dask_jobqueue, BATCH_SYSTEMS[system])(
-        cores=cluster.cpus_per_worker or 1,
-        memory=cluster.memory,
-        processes=1,
-        job_name="distill-label",
-        job_extra_directives=directives,
-        job_script_prologue=list(cluster.setup),
-        worker_extra_args=["--nthreads", "1"],
-        local_directory="${TMPDIR:-/tmp}",
-        log_directory=str(work_path(request.store) / "dask"),
-        **{name: value for name, value in settings.items() if value is not None},
-    )
+    jobs = batch_cluster(request.store, where, cluster, walltime_s)
     jobs.adapt(minimum=count, maximum=count, interval="5s")  # another job in the place of one that ended
     return jobs
 

@@ -1,8 +1,10 @@
 """`distill label --devices`: a worker process for each device of this machine."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 
 from data.errors import RequestError, WorkLeftError
-from pipeline.interrupt import Interruption, raise_on_warning, stop_on_warning
+from pipeline.interrupt import Interrupted, Interruption, raise_on_warning, stop_on_warning
 from pipeline.label_command import label_as_worker
 from pipeline.label_plan import LabelRequest
 from pipeline.label_store import check_request
@@ -96,6 +98,7 @@ def _work(request: LabelRequest, options: WorkerOptions) -> None:
     """One process: its exit status is a command's."""
     try:
         with raise_on_warning():
+            _heed_parent()
             label_as_worker(request, options, stop_on_warning)
     except RequestError as error:
         _leave(error, 2)
@@ -103,6 +106,20 @@ def _work(request: LabelRequest, options: WorkerOptions) -> None:
         _leave(error, 1)
     except OSError as error:
         _leave(error, 1)
+    except Interrupted:  # before its work began; the parent says what is left
+        raise SystemExit(1) from None
+
+
+def _heed_parent() -> None:
+    """Take the end of the parent, even by kill -9, for a warning."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was not started by multiprocessing"
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _leave(error: Exception, status: int) -> None:

@@ -1,6 +1,7 @@
 """Many workers on one small store: what the tests of claims, clusters and chaos start and look at."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from data.store.files import files_below
 from data.store.folder_claims import FolderClaims
 from data.store.ledger import finished_shards
+from pipeline.worker_log import summaries
 from tests.command_line import ENVIRONMENT, ROOT, succeed
 from tests.pictures import copy_pictures, damage, write_teacher
 
@@ -91,3 +93,10 @@ def claimed(store: Path) -> set[str]:
 def contents(store: Path) -> dict[str, bytes]:
     """Every file of a store."""
     return {file: (store / file).read_bytes() for file in files_below(store)}
+
+
+def array_at_work(store: Path) -> dict[str, int]:
+    """Task of the array to process id, of the workers that published a shard and have not left."""
+    names = [log.worker for log in summaries(store) if log.shards and not log.end]
+    found = (re.search(r"-(\d+)-job-\d+_(\d+)$", name) for name in names)
+    return {match[2]: int(match[1]) for match in found if match and Path(f"/proc/{match[1]}").exists()}

@@ -114,10 +114,12 @@ def full(disk: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "kills", "seconds"),
+    ("pictures", "kills", "more", "seconds"),
     [
-        pytest.param(100, 1, 0.6, id="short"),
-        pytest.param(300, 12, 0.6, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param(100, 1, (), 0.6, id="short"),
+        pytest.param(
+            300, 12, ("power", "controller"), 0.6, id="long", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]
+        ),
     ],
 )
 def test_the_store_is_that_of_a_quiet_process(
@@ -127,6 +129,7 @@ def test_the_store_is_that_of_a_quiet_process(
     monkeypatch: pytest.MonkeyPatch,
     pictures: int,
     kills: int,
+    more: tuple[str, ...],
     seconds: float,
 ):
     crops(tmp_path / "pictures", pictures)
@@ -150,7 +153,7 @@ def test_the_store_is_that_of_a_quiet_process(
         return bool(at_work(store)) or len(ledger(store)) == shards
 
     draw, killed = random.Random(pictures), 0
-    faults = ["kill", "disk", "requeue", "node", *["kill"] * kills]
+    faults = ["kill", "disk", "requeue", "node", *more, *["kill"] * kills]
     done: set[str] = set()
     for fault in faults:
         slurm.wait(somebody_at_work, "a worker made a shard")
@@ -162,6 +165,12 @@ def test_the_store_is_that_of_a_quiet_process(
             slurm.run("scontrol", "requeue", draw.choice(running))
         elif fault == "node":
             slurm.lose_node("node1")
+        elif fault == "power":
+            with slurm.dead_node("node2"):
+                slurm.wait(lambda: slurm.node("node2").startswith("down"), "Slurm has noticed")
+        elif fault == "controller":
+            with slurm.dead_controller():
+                time.sleep(4 * seconds)  # work goes on, or ends
         elif fault == "disk":
             with full(disk):
                 before = len(ledger(store))

@@ -14,7 +14,7 @@ from data.store.verify import verify_store
 from pipeline import submit_command
 from pipeline.worker_log import summaries
 from tests.command_line import ROOT, distill, succeed
-from tests.labelling import SHARDS, arguments, contents, ledger, make_folder, slowly
+from tests.labelling import SHARDS, arguments, array_at_work, contents, ledger, make_folder, slowly
 from tests.slurm import Slurm
 
 LABEL = ("submit", "label", "pictures", "--teacher", "t.weights", "--store", "stores/s")
@@ -133,13 +133,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("submit"))
 
 
-def workers_at_work(store: Path) -> dict[str, int]:
-    """Task of the array to process id, of the workers that published a shard and have not left."""
-    names = [log.worker for log in summaries(store) if log.shards and not log.end]
-    found = (re.search(r"-(\d+)-job-\d+_(\d+)$", name) for name in names)
-    return {match[2]: int(match[1]) for match in found if match and Path(f"/proc/{match[1]}").exists()}
-
-
 def test_an_array_outlives_requeueing_and_a_killed_worker(
     slurm: Slurm, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -148,9 +141,9 @@ def test_an_array_outlives_requeueing_and_a_killed_worker(
     store = tmp_path / "store"
     outcome = succeed("submit", "label", "--store", store, *arguments(folder), "--workers", 2, "--walltime", "30:00")
     job = outcome.stdout.split()[1]
-    slurm.wait(lambda: len(workers_at_work(store)) == 2, "both workers made a shard")
+    slurm.wait(lambda: len(array_at_work(store)) == 2, "both workers made a shard")
     slurm.run("scontrol", "requeue", f"{job}_0")
-    os.kill(workers_at_work(store)["1"], signal.SIGKILL)
+    os.kill(array_at_work(store)["1"], signal.SIGKILL)
     slurm.wait(lambda: not slurm.jobs(), "the array has ended")
     logs = "\n".join(file.read_text() for file in (work_path(store) / "slurm").glob("*.log"))
     assert [slurm.state(f"{job}_{task}") for task in (0, 1)] == ["COMPLETED", "COMPLETED"], logs
