@@ -17,6 +17,7 @@ from ablation.rows import difference, figures, mean
 from ablation.valid import settled
 
 MINUTE = 60
+NOTES = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,14 @@ def _chapter(out: Path, chapter: Chapter) -> str:
     if len(points) == len(unlabelled.rows):
         draw_unlabelled(points, out / f"results-{profile.name}-unlabelled.png")
         parts.append(f"![AP50 by share of unlabelled pictures](results-{profile.name}-unlabelled.png)")
-    parts += [_labels(ledger), _pictures(out, chapter), _teachers(results), _cost(results, ledger), _commands(results)]
+    parts += [
+        _labels(ledger),
+        _notes(profile),
+        _pictures(out, chapter),
+        _teachers(results),
+        _cost(results, ledger),
+        _commands(results),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -186,6 +194,12 @@ def _labels(ledger: Ledger) -> str:
     ]
     carla = ledger.facts["pools"]["carla"]
     return "\n".join([LABELS.format(carla=carla, confident=CONFIDENT, matched=MATCHED), *lines]) if lines else ""
+
+
+def _notes(profile: Profile) -> str:
+    """What people made of the tables, in words: the figures are in them."""
+    notes = NOTES / f"notes-{profile.name}.md"
+    return notes.read_text().rstrip() if notes.exists() else ""
 
 
 def _teachers(results: Mapping[str, Any]) -> str:
