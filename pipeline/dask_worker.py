@@ -25,15 +25,17 @@ class WorkerReport:
     said: str
 
 
-class ClosingWorker(Interruption):
-    """True when the Dask worker is told to close, as it is by SIGTERM: the task's thread hears no signal."""
+class UnwantedTask(Interruption):
+    """True when the Dask worker is told to close, as it is by SIGTERM, and when nobody waits for the task any more, as
+    when its client died: the task's thread hears no signal, and Dask lets it run."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
-        self.worker = worker
+        self.worker, self.task = worker, worker.get_current_task()
 
     def __bool__(self) -> bool:
-        return self.worker.status not in (Status.running, Status.paused)
+        task = self.worker.state.tasks.get(self.task)
+        return self.worker.status not in (Status.running, Status.paused) or task is None or task.state == "cancelled"
 
 
 def label_task(request: LabelRequest, options: WorkerOptions, cpus: int | None) -> WorkerReport:
@@ -50,7 +52,7 @@ def label_task(request: LabelRequest, options: WorkerOptions, cpus: int | None) 
         age_s = time.time() - psutil.Process().create_time()
         options = replace(options, time_limit_s=options.time_limit_s - age_s)
     try:
-        result = label_as_worker(request, options, lambda: nullcontext(ClosingWorker(worker)))
+        result = label_as_worker(request, options, lambda: nullcontext(UnwantedTask(worker)))
     except RequestError as error:
         return WorkerReport("refused", 0, str(error))
     except (WorkLeftError, OSError) as error:

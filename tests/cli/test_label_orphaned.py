@@ -15,7 +15,7 @@ import pytest
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
 from tests.command_line import ENVIRONMENT, ROOT
-from tests.labelling import SHARDS, contents, ledger, make_folder, start_slowly, until
+from tests.labelling import SHARDS, claimed, contents, ledger, make_folder, start_slowly, until
 from tests.processes import MARK, kill_marked, marked
 
 BOUND_S = 60
@@ -107,6 +107,21 @@ def start_workers(folder: Path, address: str, *given: str) -> "list[subprocess.P
     words = ("--nthreads", "1", "--no-dashboard", "--local-directory", str(folder / "dask"), *given)
     with (folder / "workers.log").open("a") as log:
         return [start_dask(log, "distributed.cli.dask_worker", address, *words) for _ in range(2)]
+
+
+def test_workers_of_a_scheduler_that_lives_let_go_when_their_client_is_killed(folder: Path, tmp_path: Path, mark: str):
+    store = tmp_path / "store"
+    living, address = scheduler(tmp_path, "living")
+    (tmp_path / "slow.py").write_text(SLOW)
+    workers = start_workers(tmp_path, address, "--preload", str(tmp_path / "slow.py"))
+    process = start_slowly(folder, 0, store, "--cluster", address)
+    until(lambda: at_work(store) == 2, "both workers made a shard", process, *workers)
+    process.kill()
+    process.communicate()
+    until(lambda: not claimed(store), "nothing is claimed", living, *workers)
+    assert 2 <= len(ledger(store)) < SHARDS
+    living.send_signal(signal.SIGTERM)
+    gone(mark, living, *workers)
 
 
 def test_a_killed_scheduler_takes_its_workers_with_it_and_the_client_says_so(folder: Path, tmp_path: Path, mark: str):
