@@ -7,6 +7,7 @@ a worker dies, what was published stays, and the same command goes on.
 import logging
 import sys
 import time
+from asyncio import CancelledError
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 MARGIN_S = 120.0
 """Seconds of a batch job's time that no shard is planned into."""
+CLIENT_LOGGERS = ("asyncio", "distributed.client", "distributed.core", "tornado.application")
 
 
 def run_label_on_cluster(
@@ -51,6 +53,8 @@ def run_label_on_cluster(
     check_request(request)
     if options.time_limit_s is None and walltime_s is not None:
         options = replace(options, time_limit_s=walltime_s - MARGIN_S)
+    for name in CLIENT_LOGGERS:
+        logging.getLogger(name).addFilter(_no_lost_connection)
     with ExitStack() as stack:
         # Workers are killed on purpose where machines are shared; a task is none the worse for it.
         stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1_000_000}))
@@ -91,8 +95,6 @@ class Crew:
             watch.look()
             there = self._there()
             if there is None:
-                for name in ("asyncio", "distributed.client"):  # their tracebacks of what is said in a sentence here
-                    logging.getLogger(name).setLevel(logging.CRITICAL)
                 return f"Dask's scheduler at {self.scheduler} is gone"
             self._let_the_dead_go(there)
             if watch.whole and not self.tasks:
@@ -195,3 +197,9 @@ def _cluster(request: LabelRequest, where: str, count: int, cluster: ClusterRequ
 
 def _say(text: str) -> None:
     print(f"distill: {text}", file=sys.stderr)
+
+
+def _no_lost_connection(record: logging.LogRecord) -> bool:
+    """A filter that drops Dask's tracebacks of a connection that broke, or that it no longer tries to make again: the
+    command says so in a sentence."""
+    return not (record.exc_info and isinstance(record.exc_info[1], OSError | CancelledError))
