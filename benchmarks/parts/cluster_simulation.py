@@ -34,6 +34,9 @@ class LedgerOnly:
     def shard_range(self, shard: int) -> tuple[int, int]:
         return shard_range(shard, self.pictures, SHARD)
 
+    def pictures_of(self, shard: int) -> int:
+        return self.shard_range(shard)[1]
+
 
 class NoLog:
     """Workers' logs are not what is measured."""

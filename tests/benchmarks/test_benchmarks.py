@@ -18,7 +18,7 @@ def test_a_part_that_was_measured_is_shown_and_not_measured_again(tmp_path: Path
     first = run("gpu.py", *flags)
     file = tmp_path / "fm-nms.json"
     kept = json.loads(file.read_text())
-    assert len(kept["part"]["findings"]) == 4
+    assert len(kept["part"]["findings"]) == 6
     file.write_text(json.dumps(kept | {"part": kept["part"] | {"title": "From the file"}}))
     second = run("gpu.py", *flags)
     assert "From the file" not in first
