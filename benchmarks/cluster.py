@@ -40,7 +40,7 @@ SIMULATION = (
     "end. All workers begin within 60 s. One process does the file operations of all of them."
 )
 
-RANK_EPOCHS, RANK_SEEDS = 20, 4
+RANK_EPOCHS, RANK_SEEDS = 20, 3
 RANKS = (
     "`distill train --devices N` on the CPU, gloo, statistics of batch norm over both ranks: F-YOLO at a quarter of "
     f"its width, 224×224, the demo's pictures and soft labels, {RANK_EPOCHS} epochs, 8 pictures per step in all; VOC07 "

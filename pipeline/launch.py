@@ -24,6 +24,9 @@ GRACE_S = 30.0
 
 POLL_S = 0.05
 
+REFUSED = 2
+"""The exit status of a request that can't be served."""
+
 COMMAND = "from cli.main import main; main()"
 
 
@@ -81,7 +84,8 @@ def _start(rank: int, count: int, port: int, arguments: Sequence[str]) -> "subpr
 
 
 def _first_to_fail(ranks: "Sequence[subprocess.Popen[bytes]]", interruption: Interruption) -> int | None:
-    """Wait for all; the rank that failed first, if any. A kill comes before the errors that it causes in others."""
+    """Wait for all; the rank that failed first, if any. A kill comes before the errors that it causes in others, and so
+    does a request that all ranks refuse: one that leaves breaks the connections of the rest."""
     failed: int | None = None
     warned, deadline = False, float("inf")
     while any(process.poll() is None for process in ranks):
@@ -96,6 +100,9 @@ def _first_to_fail(ranks: "Sequence[subprocess.Popen[bytes]]", interruption: Int
             for process in ranks:
                 process.kill()
         time.sleep(POLL_S)
+    for rank, process in enumerate(ranks):
+        if process.returncode == REFUSED:
+            return rank
     return _failed(ranks) if failed is None else failed
 
 

@@ -5,7 +5,7 @@ A training knows of them only what `Ranks` says; a process alone is the only ran
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -173,6 +173,10 @@ class GroupedRanks(Ranks):
         failed = [rank for rank, problem in enumerate(said) if problem is not None]
         if not failed:
             return result  # type: ignore[return-value]  # nothing was raised, so `work` has returned
+        with suppress(
+            WorkLeftError
+        ):  # nobody leaves before all have heard it; one that has left breaks the others' wait
+            self.wait()
         if mine is not None and failed[0] == self.rank:
             raise mine
         by_request, message = said[failed[0]] or (False, "")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -129,6 +129,8 @@ def test_boxes_are_placed_as_one_would_by_hand(view: View, corners: tuple[float,
     def along(low: float, high: float, scale: float, shift: float, picture: int, window: int) -> tuple[float, float]:
         low, high = sorted((low * scale + shift, high * scale + shift))
         edges = sorted((shift, picture * scale + shift))
+        # an edge that is the window's but for rounding doesn't cut
+        assume(all(distance == 0 or distance > 1e-5 for distance in (abs(edges[0]), abs(edges[1] - window))))
         if edges[0] < 0:
             low, high = max(low, 0), max(high, 0)
         if edges[1] > window:
