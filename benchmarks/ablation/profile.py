@@ -6,6 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Profile:
     """Sizes of everything. steps: optimiser steps of every student, the same for all rows of a table.
+    more_seeds: of the rows that `seeds` could not tell from the full one.
 
     jobs: trainings at once; threads: of each one's arithmetic (two of one thread beat one of two on narrow networks).
     recipe: flags of every training beside its own. seconds: expected of one student, one teacher, one labelling, before
@@ -21,6 +22,7 @@ class Profile:
     teacher_steps: int
     steps: int
     seeds: int
+    more_seeds: int
     jobs: int
     threads: int
     recipe: tuple[str, ...]
@@ -42,6 +44,7 @@ PROFILES = {
         teacher_steps=6000,
         steps=2000,
         seeds=3,
+        more_seeds=6,
         jobs=2,
         threads=1,
         recipe=RECIPE,
@@ -57,6 +60,7 @@ PROFILES = {
         teacher_steps=4000,
         steps=3000,
         seeds=3,
+        more_seeds=6,
         jobs=3,
         threads=5,
         recipe=RECIPE,
@@ -72,6 +76,7 @@ PROFILES = {
         teacher_steps=6,
         steps=4,
         seeds=2,
+        more_seeds=3,
         jobs=2,
         threads=1,
         recipe=RECIPE,
