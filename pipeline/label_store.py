@@ -11,6 +11,7 @@ from data.store.address import open_place
 from data.store.claims import EXPIRY_S, Claims
 from data.store.create import create_store
 from data.store.grow import settle_growth
+from data.store.layout import GROUP
 from data.store.manifest import require_same_pictures
 from data.store.reader import LabelStore
 from data.store.schema import StoreAttributes, require_same_labels
@@ -39,17 +40,17 @@ def open_or_create(request: LabelRequest, source: LoadedDetector, options: Worke
     """
     settle_growth(request.store)
     place = open_place(request.store)
-    if place.exists("zarr.json"):
+    if place.exists(GROUP):
         return reopen(request, source, options, claims)
     place.require_free()
     pictures = list_pictures(request)
     resolve_attributes(request, source, len(pictures))  # refuses what can't be served before anything is written
-    while not place.exists("zarr.json"):
+    while not place.exists(GROUP):
         if not claims.take(CREATE):
             time.sleep(POLL_S)
             continue
         try:
-            if not place.exists("zarr.json"):
+            if not place.exists(GROUP):
                 return make_store(request, source, options, pictures)
         finally:
             claims.release(CREATE)
@@ -103,7 +104,7 @@ def check_request(request: LabelRequest) -> None:
     source.detector.check_taps(request.features)
     settle_growth(request.store)
     place = open_place(request.store)
-    if place.exists("zarr.json"):
+    if place.exists(GROUP):
         store = LabelStore.open(place)
         require_same_settings(store, request, resolve_attributes(request, source, len(store)))
         if request.add:

@@ -5,7 +5,7 @@ from typing import Any
 
 from data.errors import WorkLeftError
 from data.store.address import open_place
-from data.store.layout import IMAGE_STATUS, shard_count, shard_range
+from data.store.layout import GROUP, IMAGE_STATUS, shard_count, shard_range
 from data.store.ledger import finished_shards
 from data.store.metadata import parse_group
 from data.store.place import Address
@@ -38,9 +38,9 @@ class StoreWatch:
     def look(self) -> None:
         """Look at the ledger and tell the progress."""
         if not self.pictures:
-            if not self.place.exists("zarr.json"):
+            if not self.place.exists(GROUP):
                 return
-            self.shard_size = parse_group(self.place.read("zarr.json")).attributes.shard_size
+            self.shard_size = parse_group(self.place.read(GROUP)).attributes.shard_size
             self.pictures = int(self.place.open_array(IMAGE_STATUS).shape[0])
             self.before = self._finished()
             self.progress.skip(self.before)

@@ -13,6 +13,7 @@ from data.store.canonical import sha256_bytes
 from data.store.files import files_below, write_synced
 from data.store.layout import (
     FEATURE_CHUNK,
+    GROUP,
     IMAGE_KEY,
     LABEL_CHUNK,
     LEDGER,
@@ -59,7 +60,7 @@ def create_store(
         with place.staging() as folder:
             new = folder / "store"
             _write_arrays(new, len(manifest), stored.shard_size, arrays)
-            (new / "zarr.json").unlink()
+            (new / GROUP).unlink()
             digests = {name: sha256_bytes((new / name).read_bytes()) for name in files_below(new)}
             write_synced(new / "zarr.json", group_bytes(GroupMetadata(stored, digests)))
             write_synced(new / MANIFEST, listed)

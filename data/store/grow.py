@@ -14,7 +14,7 @@ from data.errors import RequestError, WorkLeftError
 from data.store.canonical import sha256_bytes, sha256_file
 from data.store.files import exchange, sync, sync_tree, write_synced
 from data.store.folder_place import FolderPlace
-from data.store.layout import GAP, IMAGE_STATUS, LEDGER, MANIFEST, array_file, ledger_file
+from data.store.layout import GAP, GROUP, IMAGE_STATUS, LEDGER, MANIFEST, array_file, ledger_file
 from data.store.ledger import LedgerRecord, record_bytes
 from data.store.manifest import GAP_ENTRY, ManifestEntry, make_manifest, manifest_bytes
 from data.store.metadata import GroupMetadata, group_bytes
@@ -84,13 +84,13 @@ def _write_metadata(store: LabelStore, path: Path, grown: Path, rows: int, liste
             array.resize((rows, *array.shape[1:]))
         digests[file] = sha256_bytes((grown / file).read_bytes())
     attributes = replace(store.attributes, manifest_sha256=sha256_bytes(listed))
-    write_synced(grown / "zarr.json", group_bytes(GroupMetadata(attributes, digests)))
+    write_synced(grown / GROUP, group_bytes(GroupMetadata(attributes, digests)))
     write_synced(grown / MANIFEST, listed)
 
 
 def _take_over_shards(store: LabelStore, path: Path, grown: Path) -> None:
     (grown / LEDGER).mkdir()
-    vouched = sha256_bytes((grown / "zarr.json").read_bytes())
+    vouched = sha256_bytes((grown / GROUP).read_bytes())
     for shard in store.finished_shards():
         record = store.record(shard)
         files = {file: entry for file, entry in record.files.items() if file.partition("/c.")[0] in store.array_names}

@@ -14,7 +14,8 @@ PENDING, LABELLED, REJECTED, GAP = 0, 1, 2, 3
 SOFT_LABELS = "soft_labels"
 FEATURES = "features"
 IMAGE_KEY, IMAGE_SIZE, IMAGE_DIGEST, IMAGE_STATUS = "image/key", "image/size", "image/digest", "image/status"
-GROUP_FILES = ("zarr.json", "features/zarr.json", "image/zarr.json")
+GROUP = "zarr.json"
+GROUP_FILES = (GROUP, "features/zarr.json", "image/zarr.json")
 MANIFEST = "manifest.jsonl"
 LEDGER = "ledger"
 

@@ -13,12 +13,10 @@ import zarr
 
 from data.errors import RequestError
 from data.store.files import files_below
-from data.store.layout import MANIFEST
+from data.store.layout import GROUP, MANIFEST
 from data.store.object_claims import ObjectClaims
 from data.store.objects import Objects
 from data.store.work import clean_staging, staging_folder
-
-GROUP = "zarr.json"
 
 
 class ObjectPlace:

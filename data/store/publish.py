@@ -15,6 +15,7 @@ from data.store.create import codec_pipeline
 from data.store.files import sync, write_synced
 from data.store.layout import (
     FEATURES,
+    GROUP,
     IMAGE_DIGEST,
     IMAGE_KEY,
     IMAGE_SIZE,
@@ -108,7 +109,7 @@ def publish_shard(
 
 
 def _require_same_generation(store: LabelStore) -> None:
-    if sha256_bytes(store.place.read("zarr.json")) != store.metadata.sha256:
+    if sha256_bytes(store.place.read(GROUP)) != store.metadata.sha256:
         raise WorkLeftError(
             f"{store.path} has grown since this worker opened it: the same command goes on with what is left."
         )

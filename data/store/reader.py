@@ -13,6 +13,7 @@ from data.store.canonical import sha256_bytes
 from data.store.damage import StoreDamageError
 from data.store.layout import (
     FEATURES,
+    GROUP,
     IMAGE_DIGEST,
     IMAGE_KEY,
     IMAGE_SIZE,
@@ -51,16 +52,22 @@ class LabelStore:
     def open(cls, store: Address | Place) -> "LabelStore":
         """Raises RequestError where there is no store, StoreDamageError for altered metadata or manifest."""
         place = open_place(store)
-        if not place.exists("zarr.json") and not place.exists(MANIFEST):
-            raise RequestError(f"{place} is not a label store. Name the one given to label --store.")
-        try:
-            content = place.read("zarr.json")
-        except FileNotFoundError as error:
-            raise StoreDamageError(str(place), None, "zarr.json", "the file is missing") from error
+        while True:
+            content = _group_file(place)
+            try:
+                return cls._opened(place, content)
+            except StoreDamageError:
+                # A store that grew between two of these files is whole: it is another one now (`grow_store`).
+                if _group_file(place) == content:
+                    raise
+
+    @classmethod
+    def _opened(cls, place: Place, content: bytes) -> "LabelStore":
+        """content: of the group's zarr.json."""
         try:
             metadata = parse_group(content)
         except ValueError as error:
-            raise StoreDamageError(str(place), None, "zarr.json", str(error)) from error
+            raise StoreDamageError(str(place), None, GROUP, str(error)) from error
         arrays = {}
         for file, digest in metadata.files.items():
             folder = file.rpartition("/")[0]
@@ -227,6 +234,16 @@ class LabelStore:
         if record.attributes_sha256 != self.metadata.sha256:
             raise StoreDamageError(str(self.path), shard, file, "the record is of a store with other metadata")
         return record
+
+
+def _group_file(place: Place) -> bytes:
+    """Content of the group's zarr.json. Raises RequestError where there is no store."""
+    try:
+        return place.read(GROUP)
+    except FileNotFoundError as error:
+        if not place.exists(MANIFEST):
+            raise RequestError(f"{place} is not a label store. Name the one given to label --store.") from error
+        raise StoreDamageError(str(place), None, GROUP, "the file is missing") from error
 
 
 def _checked(store: Place, file: str, digest: str) -> bytes:

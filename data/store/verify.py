@@ -7,7 +7,7 @@ from data.errors import WorkLeftError
 from data.prefetch import map_ahead
 from data.store.address import open_place
 from data.store.damage import StoreDamageError
-from data.store.layout import MANIFEST, array_file, ledger_file
+from data.store.layout import GROUP, MANIFEST, array_file, ledger_file
 from data.store.place import Address, Place
 from data.store.reader import LabelStore
 from data.store.rows import require_publishable
@@ -49,7 +49,7 @@ def verify_store(
     except StoreDamageError as error:
         # without its metadata nothing can be said of the rest
         return [Damage(None, error.file, error.problem)]
-    known = {"zarr.json", MANIFEST, *(file for file in store.metadata.files if place.exists(file))}
+    known = {GROUP, MANIFEST, *(file for file in store.metadata.files if place.exists(file))}
     known.update(file for shard in range(store.shard_count) for file in [*_files(store, shard), ledger_file(shard)])
     found: list[Damage] = []
     looked_at = map_ahead(

@@ -14,8 +14,9 @@ import zarr
 
 from data.errors import RequestError, WorkLeftError
 from data.store import files, grow
+from data.store.folder_place import FolderPlace
 from data.store.grow import grow_store, settle_growth
-from data.store.layout import GAP, LABELLED, REJECTED, work_path
+from data.store.layout import GAP, GROUP, LABELLED, REJECTED, SOFT_LABELS, work_path
 from data.store.manifest import ManifestEntry
 from data.store.publish import publish_shard
 from data.store.reader import LabelStore
@@ -139,6 +140,25 @@ def test_a_picture_that_is_there_is_not_added_twice(whole: LabelStore):
     with pytest.raises(RequestError, match="listed twice"):
         grow_store(whole, [whole.manifest[0]])
     assert verify_store(whole.path) == []
+
+
+@pytest.mark.parametrize("file", [GROUP, f"{SOFT_LABELS}/{GROUP}"])
+def test_a_store_that_grows_while_it_is_opened_is_opened_as_it_is_then(
+    whole: LabelStore, file: str, monkeypatch: pytest.MonkeyPatch
+):
+    read = FolderPlace.read
+
+    def read_and_grow(self: FolderPlace, name: str) -> bytes:
+        content = read(self, name)
+        if name == file:
+            monkeypatch.undo()
+            grow_store(whole, new_entries())
+        return content
+
+    monkeypatch.setattr(FolderPlace, "read", read_and_grow)
+    opened = LabelStore.open(whole.path)
+    assert opened.pictures == PICTURES + NEW
+    assert opened.pending_shards() == [3, 4]
 
 
 def test_a_worker_of_the_generation_before_cant_publish(tmp_path: Path):
