@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+DISTILL = (sys.executable, "-c", "from cli.main import main; main()")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,16 @@ def succeed(*arguments: Any) -> Outcome:
     return outcome
 
 
-def start_process(*arguments: Any, **options: Any) -> "subprocess.Popen[str]":
-    """`distill …` as a process of its own, with one thread of arithmetic."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from cli.main import main; main()", *map(str, arguments)],
+_started: "list[subprocess.Popen[str]]" = []
+
+
+def start_process(*arguments: Any, by: Sequence[str] = DISTILL, **options: Any) -> "subprocess.Popen[str]":
+    """`distill …` as a process of its own, with one thread of arithmetic; killed at the test's end if it still lives.
+
+    by: the words of another `distill` (`labelling.slowly`).
+    """
+    process = subprocess.Popen(
+        [*by, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **ENVIRONMENT},
         stdout=subprocess.PIPE,
@@ -63,6 +71,16 @@ def start_process(*arguments: Any, **options: Any) -> "subprocess.Popen[str]":
         text=True,
         **options,
     )
+    _started.append(process)
+    return process
+
+
+def end_processes() -> None:
+    """Of `start_process`: a test that failed leaves nothing behind that disturbs the next one."""
+    while _started:
+        with _started.pop() as process:  # closes its pipes
+            if process.poll() is None:
+                process.kill()
 
 
 def run_python(source: str, *arguments: Any, timeout: float = 240) -> "subprocess.CompletedProcess[str]":

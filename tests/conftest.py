@@ -9,6 +9,7 @@ import pytest
 
 from tests import object_storage
 from tests import slurm as slurm_of_tests
+from tests.command_line import end_processes
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +18,12 @@ def _interrupts_are_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _processes_end_with_their_test() -> Iterator[None]:
+    yield
+    end_processes()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Many workers on one small store: what the tests of claims, clusters and chaos start and look at."""
 
-import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,22 +13,21 @@ from data.store.files import files_below
 from data.store.folder_claims import FolderClaims
 from data.store.ledger import finished_shards
 from pipeline.worker_log import summaries
-from tests.command_line import ENVIRONMENT, ROOT, succeed
+from tests.command_line import ROOT, start_process, succeed
 from tests.pictures import copy_pictures, damage, write_teacher
 
 SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 3, "--threads", 1)
 COUNT = 26
 SHARDS = 9
 
-SLOWLY = """
-import sys, time
+SLEEPING = """
+import sys
 sys.path.insert(0, {root!r})
-from stages.label.teacher import Teacher
-real = Teacher.label
-def label(self, inputs):
-    time.sleep({seconds})
-    return real(self, inputs)
-Teacher.label = label
+from tests.sleeping_teacher import install
+install(seconds={seconds}, arrivals={arrivals!r}, together={together}, stuck_after={stuck_after})
+"""
+
+COMMAND = """
 from cli.main import main
 if __name__ == "__main__":  # and not in the processes that it starts, which import it
     main()
@@ -48,26 +47,33 @@ def arguments(folder: Path) -> tuple[Any, ...]:
     return (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
 
 
-def slowly(folder: Path, seconds: float) -> list[str]:
-    """`distill` with a teacher that takes so long for a batch, as one on a busy GPU does."""
-    script = folder / f"slowly-{seconds}.py"
-    # Renamed into place: another process may be reading it, and would take a file cut short for one that does nothing.
-    staged = script.with_suffix(".new")
-    staged.write_text(SLOWLY.format(root=str(ROOT), seconds=seconds))
-    staged.replace(script)
+def sleeping(folder: Path, seconds: float, *, together: int = 1, stuck_after: int | None = None) -> Path:
+    """A file of Python that puts a teacher to sleep for so long before each batch; new for every call.
+
+    together: nobody ends its first batch before so many processes have begun theirs. Of two workers with SETTINGS both
+    get some of the shards then: a worker claims four of them at most before its first batch ends.
+    stuck_after: the batches after which a process hangs.
+    """
+    arrivals = Path(tempfile.mkdtemp(prefix="arrivals-", dir=folder))
+    made = arrivals.with_suffix(".py")
+    made.write_text(
+        SLEEPING.format(
+            root=str(ROOT), seconds=seconds, arrivals=str(arrivals), together=together, stuck_after=stuck_after
+        )
+    )
+    return made
+
+
+def slowly(folder: Path, seconds: float, **how: Any) -> list[str]:
+    """`distill` with a teacher that sleeps (`sleeping`)."""
+    script = sleeping(folder, seconds, **how)
+    script.write_text(script.read_text() + COMMAND)
     return [sys.executable, str(script)]
 
 
-def start_slowly(folder: Path, seconds: float, store: Path | str, *more: Any) -> "subprocess.Popen[str]":
-    """`distill label` in a process of its own."""
-    return subprocess.Popen(
-        [*slowly(folder, seconds), "label", "--store", str(store), *map(str, (*arguments(folder), *more))],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start_slowly(folder: Path, seconds: float, store: Path | str, *more: Any, **how: Any) -> "subprocess.Popen[str]":
+    """`distill label` with a teacher that sleeps, in a process of its own."""
+    return start_process("label", "--store", store, *arguments(folder), *more, by=slowly(folder, seconds, **how))
 
 
 def until(condition: Callable[[], Any], what: str, *processes: "subprocess.Popen[str]") -> None:

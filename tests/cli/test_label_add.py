@@ -1,9 +1,7 @@
 """`distill label --add`: a store grows by new pictures, and what came before is not touched."""
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from data.store.files import files_below
 from data.store.folder_claims import FolderClaims
 from data.store.layout import work_path
 from data.store.reader import LabelStore
-from tests.command_line import ENVIRONMENT, ROOT, Outcome, distill, succeed
+from tests.command_line import Outcome, distill, start_process, succeed
 from tests.labelling import SETTINGS, slowly, until
 from tests.pictures import copy_pictures, write_teacher
 
@@ -89,13 +87,10 @@ def test_the_same_command_again_adds_nothing_and_so_does_one_for_all_pictures(fo
 
 def test_broken_off_the_same_command_goes_on_without_the_old_pictures(folder: Path):
     shutil.move(folder / "old", folder / "elsewhere")
-    command = [*slowly(folder, 0.4), *map(str, arguments(folder, "store", "new", "--add"))]
-    process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start_process(*arguments(folder, "store", "new", "--add"), by=slowly(folder, 0, stuck_after=2))
     until(lambda: len(LabelStore.open(folder / "store").finished_shards()) == 4, "a new shard is there", process)
     process.kill()
-    process.communicate()
+    process.wait()
     label(folder, "store", "new", "--add")
     assert len(rows(folder / "store")) == OLD + NEW
     succeed("verify", folder / "store")

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
-from tests.command_line import ENVIRONMENT, ROOT, distill, run_python
+from tests.command_line import distill, run_python, start_process
 from tests.labelling import COUNT, SHARDS, arguments, claimed, contents, make_folder, start_slowly, until
 from tests.slurm import Slurm
 
@@ -37,7 +35,7 @@ def test_a_killed_worker_is_named_and_the_store_is_that_of_one_process(
     folder: Path, tmp_path: Path, how: tuple[str, ...]
 ):
     store = tmp_path / "store"
-    process = start_slowly(folder, 0.6, store, *how, "--json")
+    process = start_slowly(folder, 0.6, store, *how, "--json", together=2)
     until(lambda: len(at_work(store)) == 2, "both workers made a shard", process)
     killed = at_work(store)[0]
     os.kill(killed, signal.SIGKILL)
@@ -60,7 +58,7 @@ def test_a_killed_worker_is_named_and_the_store_is_that_of_one_process(
 @MANY
 def test_a_warning_reaches_every_worker(folder: Path, tmp_path: Path, how: tuple[str, ...]):
     store = tmp_path / "store"
-    process = start_slowly(folder, 0.6, store, *how)
+    process = start_slowly(folder, 0.6, store, *how, together=2)
     until(lambda: len(at_work(store)) == 2, "both workers made a shard", process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
@@ -71,7 +69,7 @@ def test_a_warning_reaches_every_worker(folder: Path, tmp_path: Path, how: tuple
 
 @MANY
 def test_what_can_not_be_served_is_refused(folder: Path, tmp_path: Path, how: tuple[str, ...]):
-    process = start_slowly(folder, 0, folder / "store", "--features", "conv20", *how)
+    process = start_process("label", "--store", folder / "store", *arguments(folder), "--features", "conv20", *how)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 2, err
     assert "holds the feature maps of no layer, asked are ['conv20']" in err
@@ -117,14 +115,7 @@ def test_without_the_extra_the_message_says_what_to_install(folder: Path, tmp_pa
 def test_workers_on_a_real_slurm(slurm: Slurm, folder: Path, tmp_path: Path):
     store = tmp_path / "store"
     asked = ("--cluster", "slurm", "--workers", "2", "--memory", "2GB", "--walltime", "00:30:00", "--partition", "main")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cli", "label", "--store", store, *map(str, arguments(folder)), *asked, "--json"],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_process("label", "--store", store, *arguments(folder), *asked, "--json")
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     assert contents(store) == contents(folder / "store")

@@ -13,8 +13,8 @@ from data.store.ledger import finished_shards
 from data.store.reader import LabelStore
 from pipeline.worker_log import summaries
 from tests import labelling
-from tests.command_line import distill, succeed
-from tests.labelling import SHARDS, arguments, make_folder, start_slowly, until
+from tests.command_line import distill, start_process, succeed
+from tests.labelling import SHARDS, arguments, make_folder, slowly, start_slowly, until
 from tests.object_storage import contents
 from tests.pictures import copy_annotations, snapshot, stems, write_list
 
@@ -79,7 +79,7 @@ def train(folder: Path, run: Path, store: Any) -> list[dict[str, Any]]:
 
 
 def test_killed_in_the_middle_the_same_command_completes_it(folder: Path, url: str):
-    worker = start_slowly(folder, 0.3, url, "--claim-expiry", "2s")
+    worker = start_slowly(folder, 0, url, "--claim-expiry", "2s", stuck_after=8)
     until(lambda: len(shards(url)) >= 2, "two shards were made", worker)
     worker.send_signal(signal.SIGKILL)
     end(worker)
@@ -95,7 +95,8 @@ def test_killed_in_the_middle_the_same_command_completes_it(folder: Path, url: s
 
 
 def test_two_workers_at_once_make_every_shard_once(folder: Path, url: str):
-    workers = [start_slowly(folder, 0.2, url) for _ in range(2)]
+    words = slowly(folder, 0.2, together=2)
+    workers = [start_process("label", "--store", url, *arguments(folder), by=words) for _ in range(2)]
     assert [end(worker) for worker in workers] == [0, 0]
     assert contents(url) == labelling.contents(folder / "store")
     made = [log.shards for log in summaries(url)]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -14,23 +15,12 @@ import pytest
 
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
-from tests.command_line import ENVIRONMENT, ROOT
-from tests.labelling import SHARDS, claimed, contents, ledger, make_folder, start_slowly, until
+from tests.command_line import ENVIRONMENT, ROOT, start_process
+from tests.labelling import SHARDS, arguments, claimed, contents, ledger, make_folder, sleeping, start_slowly, until
 from tests.processes import MARK, kill_marked, marked
 
 BOUND_S = 60
 """In which the orphans must have ended: a batch is at most 0.6 s, and closing a Dask worker takes it some seconds."""
-
-SLOW = """
-import time
-from stages.label.teacher import Teacher
-if not hasattr(Teacher, "fast"):  # Dask loads what is to be preloaded twice
-    Teacher.fast = Teacher.label
-def label(self, inputs):
-    time.sleep(0.6)
-    return self.fast(inputs)
-Teacher.label = label
-"""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +54,7 @@ def gone(mark: str, *started: "subprocess.Popen[bytes]") -> None:
 @pytest.mark.parametrize("how", [("--devices", "2"), ("--cluster", "local:2")], ids=["--devices", "--cluster local"])
 def test_workers_end_with_the_command_that_started_them(folder: Path, tmp_path: Path, mark: str, how: tuple[str, ...]):
     store = tmp_path / "store"
-    process = start_slowly(folder, 0.6, store, *how)
+    process = start_slowly(folder, 0.6, store, *how, together=2)
     until(lambda: at_work(store) == 2, "both workers made a shard", process)
     assert len(marked(mark)) >= 3
     process.kill()
@@ -72,7 +62,7 @@ def test_workers_end_with_the_command_that_started_them(folder: Path, tmp_path: 
     gone(mark)
     before = len(ledger(store))
     assert 2 <= before < SHARDS  # they did not simply end because there was nothing more to do
-    again = start_slowly(folder, 0, store, *how)
+    again = start_process("label", "--store", store, *arguments(folder), *how)
     _, err = again.communicate(timeout=240)
     assert again.returncode == 0, err
     assert contents(store) == contents(folder / "store")
@@ -109,44 +99,56 @@ def start_workers(folder: Path, address: str, *given: str) -> "list[subprocess.P
         return [start_dask(log, "distributed.cli.dask_worker", address, *words) for _ in range(2)]
 
 
-def test_workers_of_a_scheduler_that_lives_let_go_when_their_client_is_killed(folder: Path, tmp_path: Path, mark: str):
-    store = tmp_path / "store"
-    living, address = scheduler(tmp_path, "living")
-    (tmp_path / "slow.py").write_text(SLOW)
-    workers = start_workers(tmp_path, address, "--preload", str(tmp_path / "slow.py"))
-    process = start_slowly(folder, 0, store, "--cluster", address)
-    until(lambda: at_work(store) == 2, "both workers made a shard", process, *workers)
-    process.kill()
-    process.communicate()
-    until(lambda: not claimed(store), "nothing is claimed", living, *workers)
-    assert 2 <= len(ledger(store)) < SHARDS
-    living.send_signal(signal.SIGTERM)
-    gone(mark, living, *workers)
+@dataclass
+class Working:
+    """A scheduler that was there before, two workers that have both made a shard, and the client."""
+
+    scheduler: "subprocess.Popen[bytes]"
+    address: str
+    workers: "list[subprocess.Popen[bytes]]"
+    client: "subprocess.Popen[str]"
+    store: Path
 
 
-def test_a_killed_scheduler_takes_its_workers_with_it_and_the_client_says_so(folder: Path, tmp_path: Path, mark: str):
+@pytest.fixture
+def working(folder: Path, tmp_path: Path, mark: str) -> Working:
     store = tmp_path / "store"
-    first, address = scheduler(tmp_path, "first")
-    (tmp_path / "slow.py").write_text(SLOW)
-    workers = start_workers(tmp_path, address, "--preload", str(tmp_path / "slow.py"))
-    process = start_slowly(folder, 0, store, "--cluster", address)
-    until(lambda: at_work(store) == 2, "both workers made a shard", process, *workers)
-    first.kill()
-    first.wait()
+    process, address = scheduler(tmp_path, "first")
+    workers = start_workers(tmp_path, address, "--preload", str(sleeping(tmp_path, 0.6, together=2)))
+    client = start_process("label", "--store", store, *arguments(folder), "--cluster", address)
+    until(lambda: at_work(store) == 2, "both workers made a shard", client, *workers)
+    return Working(process, address, workers, client, store)
+
+
+def test_workers_of_a_scheduler_that_lives_let_go_when_their_client_is_killed(working: Working, mark: str):
+    working.client.kill()
+    working.client.wait()
+    until(lambda: not claimed(working.store), "nothing is claimed", working.scheduler, *working.workers)
+    assert 2 <= len(ledger(working.store)) < SHARDS
+    working.scheduler.send_signal(signal.SIGTERM)
+    gone(mark, working.scheduler, *working.workers)
+
+
+def test_a_killed_scheduler_takes_its_workers_with_it_and_the_client_says_so(
+    folder: Path, tmp_path: Path, mark: str, working: Working
+):
+    store = working.store
+    working.scheduler.kill()
+    working.scheduler.wait()
     began = time.monotonic()
-    out, err = process.communicate(timeout=120)
+    out, err = working.client.communicate(timeout=120)
     assert time.monotonic() - began < BOUND_S
-    assert (process.returncode, out) == (1, ""), err
+    assert (working.client.returncode, out) == (1, ""), err
     left = SHARDS - len(ledger(store))
-    assert err.splitlines()[-1].startswith(f"distill: Dask's scheduler at {address} is gone"), err
+    assert err.splitlines()[-1].startswith(f"distill: Dask's scheduler at {working.address} is gone"), err
     assert err.splitlines()[-1].endswith("shards are left. The same command goes on with them")
     assert "Traceback" not in err, err
-    gone(mark, *workers)
+    gone(mark, *working.workers)
     assert 0 < SHARDS - len(ledger(store)) <= left
 
     second, address = scheduler(tmp_path, "second")
     workers = start_workers(tmp_path, address)
-    again = start_slowly(folder, 0, store, "--cluster", address)
+    again = start_process("label", "--store", store, *arguments(folder), "--cluster", address)
     _, err = again.communicate(timeout=240)
     assert again.returncode == 0, err
     assert contents(store) == contents(folder / "store")

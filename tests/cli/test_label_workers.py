@@ -12,7 +12,7 @@ from data.store.folder_claims import FolderClaims
 from data.store.layout import work_path
 from data.store.verify import verify_store
 from pipeline.worker_log import summaries
-from tests.command_line import distill, succeed
+from tests.command_line import distill, start_process, succeed
 from tests.labelling import (
     COUNT,
     SHARDS,
@@ -21,6 +21,7 @@ from tests.labelling import (
     contents,
     ledger,
     make_folder,
+    slowly,
     start_slowly,
     until,
 )
@@ -34,14 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_processes_that_begin_at_once_make_one_store_together(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
-    processes = [start_slowly(folder, 0.1, store, "--json") for _ in range(3)]
+    words = slowly(folder, 0.1, together=2)
+    processes = [start_process("label", "--store", store, *arguments(folder), "--json", by=words) for _ in range(3)]
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert contents(store) == contents(folder / "store")
     assert verify_store(store) == []
     parts = [json.loads(out) for out, _ in said]
     assert sum(part["shards_now"] for part in parts) == SHARDS  # none twice
-    assert all(part["shards_now"] for part in parts)
+    assert sum(part["shards_now"] > 0 for part in parts) >= 2  # the third may come when all is taken
     assert all(len(part["rejected"]) == 1 for part in parts)
     assert sum(len(err.split("hashing: ")) > 1 for _, err in said) == 1
     logs = summaries(store)
@@ -53,9 +55,9 @@ def test_processes_that_begin_at_once_make_one_store_together(folder: Path, tmp_
 
 def test_what_a_killed_process_held_is_made_by_the_one_that_waits(folder: Path, tmp_path: Path):
     store = tmp_path / "store"
-    killed = start_slowly(folder, 0.3, store)
+    killed = start_slowly(folder, 0, store, stuck_after=4)
     until(lambda: ledger(store), "a shard is done", killed)
-    waiting = start_slowly(folder, 0, store, "--json")
+    waiting = start_process("label", "--store", store, *arguments(folder), "--json")
     # All is done but what the first one holds: a second shard and those whose pictures it decodes ahead.
     until(lambda: len(ledger(store)) + len(claimed(store)) >= SHARDS, "nothing is free", killed, waiting)
     killed.send_signal(signal.SIGKILL)
@@ -74,7 +76,7 @@ def test_of_many_workers_one_stays_for_what_others_hold(folder: Path, tmp_path: 
     (store / "ledger/00000003.json").unlink()
     with FolderClaims(store, "elsewhere") as claims:
         assert claims.take("00000003")
-        staying = start_slowly(folder, 0, store, "--worker")
+        staying = start_process("label", "--store", store, *arguments(folder), "--worker")
         until(lambda: "watch" in claims.names(), "a worker stays", staying)
         leaving = json.loads(succeed("label", "--store", store, *arguments(folder), "--worker", "--json").stdout)
         assert (leaving["shards_now"], leaving["left"]) == (0, 1)
@@ -119,9 +121,9 @@ def test_a_worker_with_another_codec_pipeline_leaves_before_it_computes(folder: 
 
 
 def test_no_shard_is_taken_that_would_not_end_in_time(folder: Path, tmp_path: Path):
-    """Twenty batches of half a second and more, and six seconds: some shards, and an end before the time is up."""
+    """Thirteen batches of a second and more, and ten seconds: some shards, and an end before the time is up."""
     store = tmp_path / "store"
-    process = start_slowly(folder, 0.5, store, "--time-limit", "6s")
+    process = start_slowly(folder, 1, store, "--time-limit", "10s")
     until(lambda: ledger(store), "a shard is done", process)
     began = time.monotonic()
     _, err = process.communicate(timeout=240)

@@ -25,7 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(slurm: Slurm, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """On which the two tasks of an array have begun."""
-    monkeypatch.setattr(submit_command, "distill_words", lambda: slowly(folder, 0.8))
+    words = slowly(folder, 0.8, together=2)
+    monkeypatch.setattr(submit_command, "distill_words", lambda: words)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     store = tmp_path / "store"
     succeed("submit", "label", "--store", store, *arguments(folder), "--workers", 2, "--walltime", "30:00")

@@ -136,7 +136,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_array_outlives_requeueing_and_a_killed_worker(
     slurm: Slurm, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(submit_command, "distill_words", lambda: slowly(folder, 0.7))
+    words = slowly(folder, 0.7, together=2)
+    monkeypatch.setattr(submit_command, "distill_words", lambda: words)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     store = tmp_path / "store"
     outcome = succeed("submit", "label", "--store", store, *arguments(folder), "--workers", 2, "--walltime", "30:00")
@@ -158,7 +159,7 @@ def test_an_array_outlives_requeueing_and_a_killed_worker(
 
 def test_processes_of_one_step_share_a_store(slurm: Slurm, folder: Path, tmp_path: Path):
     store = tmp_path / "store"
-    command = [*slowly(folder, 0.2), "label", "--store", str(store), *map(str, arguments(folder))]
+    command = [*slowly(folder, 0.2, together=2), "label", "--store", str(store), *map(str, arguments(folder))]
     done = subprocess.run(
         ["srun", "--ntasks=2", *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
     )
