@@ -6,7 +6,6 @@ K classes, H rows, W columns, E = 5 + K entries.
 """
 
 from collections.abc import Iterator
-from itertools import repeat
 from typing import get_args
 
 import torch
@@ -146,13 +145,13 @@ def _is_beaten(
     """
     beaten_BAHW = torch.zeros_like(rank_BAHW, dtype=torch.bool)
     shifted = zip(_shifts(rival_BAHW, window, _NOT_A_RIVAL), _shifts(class_BAHW, window, _NO_CLASS), strict=True)
-    boxes = repeat(None) if corners_4BAHW is None else _shifts(corners_4BAHW, window, 0.0)
-    for (shifted_rank_BAHW, shifted_class_BAHW), shifted_4BAHW in zip(shifted, boxes, strict=False):
+    boxes = None if corners_4BAHW is None else _shifts(corners_4BAHW, window, 0.0)
+    for shifted_rank_BAHW, shifted_class_BAHW in shifted:
         higher_BAAHW = shifted_rank_BAHW[:, None] > rank_BAHW[:, :, None]
         same_BAAHW = shifted_class_BAHW[:, None] == class_BAHW[:, :, None]
         beats_BAAHW = higher_BAAHW & same_BAAHW
-        if corners_4BAHW is not None and shifted_4BAHW is not None:
-            beats_BAAHW &= _overlap(corners_4BAHW[:, :, :, None], shifted_4BAHW[:, :, None])
+        if corners_4BAHW is not None and boxes is not None:
+            beats_BAAHW &= _overlap(corners_4BAHW[:, :, :, None], next(boxes)[:, :, None])
         beaten_BAHW |= beats_BAAHW.any(dim=2)
     return beaten_BAHW
 

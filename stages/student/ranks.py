@@ -173,9 +173,8 @@ class GroupedRanks(Ranks):
         failed = [rank for rank, problem in enumerate(said) if problem is not None]
         if not failed:
             return result  # type: ignore[return-value]  # nothing was raised, so `work` has returned
-        with suppress(
-            WorkLeftError
-        ):  # nobody leaves before all have heard it; one that has left breaks the others' wait
+        # Nobody leaves before all have heard it: one that has left breaks the others' wait.
+        with suppress(WorkLeftError):
             self.wait()
         if mine is not None and failed[0] == self.rank:
             raise mine

@@ -23,7 +23,7 @@ from pipeline.worker_log import summaries
 from tests.command_line import succeed
 from tests.labelling import contents, ledger, slowly
 from tests.pictures import bccd, damage, write_teacher
-from tests.slurm import Slurm
+from tests.slurm import REQUIRED, Slurm
 
 SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 4, "--shard-size", 8, "--threads", 1)
 BROKEN = 12
@@ -55,7 +55,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip("a small file system can't be mounted here")
+        reason = f"a small file system can't be mounted here: {mounted.stderr.decode().strip()}"
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, and {reason}")
+        pytest.skip(reason)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
