@@ -2,26 +2,41 @@
 
 import contextlib
 import logging
+import threading
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 from data.store.objects import Objects
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[str]:
-    """moto's server in a thread of this process; yields its address."""
+    """moto's server in a thread of this process; yields its address.
+
+    It puts one object at a time: S3's conditional put is atomic, and moto's looks first and puts then, so that two of
+    many can both find nothing there.
+    """
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
+
+    lock, put_object = threading.Lock(), S3Response.put_object
+
+    def put_alone(self: S3Response) -> Any:
+        with lock:
+            return put_object(self)
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line on standard error for every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    with mock.patch.object(S3Response, "put_object", put_alone):
+        server.start()
+        host, port = server.get_host_and_port()
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            server.stop()
 
 
 def environment(endpoint: str) -> dict[str, str]:
