@@ -89,7 +89,7 @@ def label_shard(
         batch = list(islice(pictures, store.attributes.run.batch_size))
         queue.progress.note("")
         failure = next((item.failure for item in batch if item.failure), "")
-        if not failure:
+        if not failure and not all(item.gap for item in batch):
             try:
                 label_batch(rows, start, batch, teacher)
             except WorkLeftError as error:

@@ -162,7 +162,7 @@ class Crew:
 
 def _workers(where: str, cluster: ClusterRequest, options: WorkerOptions) -> tuple[int | None, WorkerOptions]:
     """How many workers are wanted, None for all there are, and their options."""
-    options = replace(options, among_many=True, quiet=True)
+    options = replace(options, among_many=True, listed=True, quiet=True)
     if "://" in where:
         return cluster.workers, options
     kind, _, number = where.partition(":")

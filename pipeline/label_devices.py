@@ -49,7 +49,7 @@ def run_label_on_devices(request: LabelRequest, options: WorkerOptions, devices:
     """
     check_request(request)
     context = multiprocessing.get_context("spawn")  # CUDA and threads don't outlive a fork
-    together = replace(options, among_many=True, share=len(devices), quiet=True)
+    together = replace(options, among_many=True, listed=True, share=len(devices), quiet=True)
     processes = [
         context.Process(target=_work, args=(replace(request, device=device), together), name=device)
         for device in devices

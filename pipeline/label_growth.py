@@ -5,14 +5,15 @@ import time
 from collections.abc import Sequence
 
 from data.errors import RequestError, WorkLeftError
-from data.pictures import Picture, root_label
+from data.pictures import Picture, resolve_roots, root_label
 from data.store.claims import Claims
-from data.store.grow import grow_store
+from data.store.grow import grow_store, growing_place
 from data.store.manifest import Manifest, require_same_pictures
 from data.store.reader import LabelStore
 from pipeline.label_manifest import expected_manifest, hash_pictures, without_copies
 from pipeline.label_plan import LabelRequest, list_pictures
 from pipeline.progress import show_progress
+from pipeline.store_roots import remembered_roots
 from pipeline.worker import WATCH, cores
 
 CREATE = "create"
@@ -25,31 +26,32 @@ def grow_as_asked(store: LabelStore, request: LabelRequest, claims: Claims, shar
     """The store with all pictures of the request: as it is if it has them, else grown.
 
     Of several processes with one request one lets it grow; the others wait for it. Raises RequestError where a picture
-    is another one than the store's of that name, WorkLeftError where somebody is labelling into the store.
+    is another one than the store's of that name or the store can't grow, WorkLeftError where somebody is labelling into
+    it. share: processes of one command on this machine.
     """
-    while new := new_pictures(store, request):
-        if not claims.take(CREATE):
-            time.sleep(POLL_S)
-            store = LabelStore.open(store.place)
-            continue
-        try:
-            store = LabelStore.open(store.place)
-            if new := new_pictures(store, request):
-                _require_nobody_else(store, claims)
-                return _grow(store, new, cores(share))
-        finally:
-            claims.release(CREATE)
-    return store
+    if not new_pictures(store, request, share):
+        return store
+    growing_place(store)
+    while not claims.take(CREATE):
+        time.sleep(POLL_S)
+    try:
+        store = LabelStore.open(store.place)
+        new = new_pictures(store, request, share)  # somebody else may have added them meanwhile
+        return _grow(store, new, claims, cores(share)) if new else store
+    finally:
+        claims.release(CREATE)
 
 
-def new_pictures(store: LabelStore, request: LabelRequest) -> list[Picture]:
+def new_pictures(store: LabelStore, request: LabelRequest, share: int = 1) -> list[Picture]:
     """Of those asked for, in order. Raises RequestError as `grow_as_asked` does.
 
     With `deduplicate` new files are read, and left out where their content is in the store or comes twice.
     """
     listed = list_pictures(request)
-    _require_known_roots(store, listed)
-    wanted = expected_manifest(listed, store.manifest, cores(), deduplicate=request.deduplicate)
+    _require_same_roots(store, request, listed)
+    wanted = expected_manifest(listed, store.manifest, cores(share), deduplicate=request.deduplicate)
+    if wanted is None:
+        return []
     there = set(store.manifest.keys)
     _require_unchanged(store, wanted, there)
     if request.deduplicate:
@@ -62,24 +64,37 @@ def new_pictures(store: LabelStore, request: LabelRequest) -> list[Picture]:
     return [picture for picture in listed if picture.key in chosen]
 
 
-def _grow(store: LabelStore, new: Sequence[Picture], threads: int) -> LabelStore:
+def _grow(store: LabelStore, new: Sequence[Picture], claims: Claims, threads: int) -> LabelStore:
+    _require_nobody_else(store, claims)
     before = store.pictures
     with show_progress("hashing", len(new), "pictures") as progress:
         manifest = hash_pictures(new, threads, progress)
+    _require_nobody_else(store, claims)  # that has come while these were read
     grown = grow_store(store, tuple(manifest))
     print(f"distill: {len(new)} pictures were added to the {before} of {store.path}", file=sys.stderr)
     return grown
 
 
-def _require_known_roots(store: LabelStore, listed: Sequence[Picture]) -> None:
-    """RequestError where a folder has the label of another one, whose pictures would be looked for in it."""
-    there, keys = store.root_labels, {picture.key for picture in listed}
-    for label in sorted({root_label(key) for key in keys} & there):
-        mine = (key for key in store.manifest.keys if key and root_label(key) == label)
-        if keys.isdisjoint(mine):
+def _require_same_roots(store: LabelStore, request: LabelRequest, listed: Sequence[Picture]) -> None:
+    """RequestError where a folder has the label of another one, whose pictures would be looked for in it from now on.
+
+    A folder that is where `label` left the other one's note is the same, whatever it has lost; one elsewhere takes the
+    place of a folder that is gone, if it has all of its pictures.
+    """
+    keys = {picture.key for picture in listed}
+    given = {root_label(key) for key in keys}
+    roots, remembered = resolve_roots(given, request.images), remembered_roots(store.place)
+    for label in sorted(given & store.root_labels):
+        before = remembered.get(label)
+        if before is not None and before.resolve() == roots[label].resolve():
+            continue
+        absent = [key for key in store.manifest.keys if root_label(key) == label and key not in keys]
+        if absent or (before is not None and before.exists()):
+            is_it = f", {before}" if before is not None else ""
+            lacks = f": {len(absent)} of its pictures are not in {roots[label]} ({absent[0]})" if absent else ""
             raise RequestError(
-                f"{store.path} calls another folder {label}: none of its pictures {label}/… is in the one given. Name "
-                f"the new folder otherwise, as NAME=FOLDER"
+                f"{store.path} calls another folder {label}{is_it}{lacks}. Name the new folder otherwise, as "
+                f"NAME={roots[label]}"
             )
 
 

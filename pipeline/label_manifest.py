@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -42,11 +43,12 @@ def without_copies(manifest: Manifest) -> Manifest:
 
 def expected_manifest(
     pictures: Sequence[Picture], existing: Manifest, threads: int, *, deduplicate: bool = False
-) -> Manifest:
+) -> Manifest | None:
     """The manifest these files would give, judged by key and size alone: a resumed store is not hashed again.
 
     What changed without changing its size is found when the picture is read (`pipeline.label_input.load`).
-    deduplicate: a file that is new to the store is read, and left out where the store has its content.
+    deduplicate: a file that is new to the store is read, and left out where the store has its content; None
+    where that leaves nothing.
     """
     row_of = {key: row for row, key in enumerate(existing.keys)}
     digests = {digest.tobytes() for digest in existing.digests} if deduplicate else set()
@@ -64,7 +66,9 @@ def expected_manifest(
     made = map_ahead(
         lambda several: [entry(each) for each in several], _groups(pictures), threads=threads, ahead=4 * threads
     )
-    return make_manifest(found for several in made for found in several if found is not None)
+    entries = (found for several in made for found in several if found is not None)
+    first = next(entries, None)
+    return None if first is None else make_manifest(chain([first], entries))
 
 
 def _groups(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:

@@ -81,7 +81,7 @@ def reopen(request: LabelRequest, source: LoadedDetector, options: WorkerOptions
     store = LabelStore.open(request.store)
     require_same_settings(store, request, resolve_attributes(request, source, len(store)))
     require_able(store)
-    if request.add:
+    if request.add and not options.listed:
         store = grow_as_asked(store, request, claims, options.share)
     elif not options.among_many:
         require_same_list(store, request, cores(options.share))
@@ -121,6 +121,11 @@ def require_same_list(store: LabelStore, request: LabelRequest, threads: int) ->
     """RequestError where the pictures asked for are not the store's."""
     listed = list_pictures(request)
     wanted = expected_manifest(listed, store.manifest, threads, deduplicate=request.deduplicate)
+    if wanted is None:
+        raise RequestError(
+            f"all {len(listed)} pictures given are copies, under other names, of those in {request.store}. Give those "
+            "that it was made from"
+        )
     require_same_pictures(store.manifest, wanted, str(request.store))
     if request.deduplicate:
         _say(f"{len(listed) - store.pictures} of {len(listed)} pictures are copies of others by content: left out")

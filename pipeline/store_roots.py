@@ -13,8 +13,10 @@ _FILE = "roots.json"
 
 def remember_roots(store: Address | Place, roots: Mapping[str, Path]) -> None:
     """Note root label to folder in `STORE.work/`, replacing an older note."""
-    note = json.dumps({label: str(path) for label, path in roots.items()}, indent=2) + "\n"
-    open_place(store).work.write(_FILE, note.encode())
+    note = json.dumps({label: str(path) for label, path in sorted(roots.items())}, indent=2) + "\n"
+    work = open_place(store).work
+    if not work.exists(_FILE) or work.read(_FILE) != note.encode():
+        work.write(_FILE, note.encode())
 
 
 def remembered_roots(store: Address | Place) -> dict[str, Path]:

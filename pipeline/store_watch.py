@@ -5,9 +5,7 @@ from typing import Any
 
 from data.errors import WorkLeftError
 from data.store.address import open_place
-from data.store.layout import GROUP, IMAGE_STATUS, shard_count, shard_range
-from data.store.ledger import finished_shards
-from data.store.metadata import parse_group
+from data.store.layout import GROUP
 from data.store.place import Address
 from data.store.reader import LabelStore
 from pipeline.label import rejected_pictures
@@ -17,35 +15,30 @@ from pipeline.worker_log import WorkerSummary, summaries
 
 
 class StoreWatch:
-    """How far a store is, that may not be there yet. Its list of pictures is not read: it may have millions."""
+    """How far a store is, that may not be there yet."""
 
     def __init__(self, store: Address, progress: Progress) -> None:
         self.place, self.progress = open_place(store), progress
         self.began = time.time()
-        self.pictures = self.shard_size = 0
-        self.done = self.before = 0
+        self.store: LabelStore | None = None
+        self.finished: set[int] = set()
+        self.pictures = 0
 
     @property
     def whole(self) -> bool:
         """Whether every shard had its record at the last look."""
-        return 0 < self.pictures == self.done
-
-    @property
-    def shards_left(self) -> int:
-        """0 where there is no store."""
-        return shard_count(self.pictures, self.shard_size) - len(finished_shards(self.place)) if self.pictures else 0
+        return self.store is not None and len(self.finished) == self.store.shard_count
 
     def look(self) -> None:
         """Look at the ledger and tell the progress."""
-        if not self.pictures:
+        if self.store is None:
             if not self.place.exists(GROUP):
                 return
-            self.shard_size = parse_group(self.place.read(GROUP)).attributes.shard_size
-            self.pictures = int(self.place.open_array(IMAGE_STATUS).shape[0])
-            self.before = self._finished()
-            self.progress.skip(self.before)
-        self.done = self._finished()
-        self.progress.count(self.done, self.pictures)
+            self.store = LabelStore.open(self.place)
+            self._count(self.store)
+            self.progress.skip(self.pictures)
+        self._count(self.store)
+        self.progress.count(self.pictures, self.store.pictures)
 
     def workers(self) -> list[WorkerSummary]:
         """Those that did something since this watch began."""
@@ -53,7 +46,8 @@ class StoreWatch:
 
     def result(self) -> dict[str, Any]:
         """Of a whole store, as `run_label` gives it, with a line for each worker."""
-        store, seconds = LabelStore.open(self.place), time.time() - self.began
+        store, seconds = self.store, time.time() - self.began
+        assert store is not None, "there is no store yet"
         rejected = list(rejected_pictures(store))
         require_some_labelled(store, rejected)
         workers = self.workers()
@@ -84,14 +78,15 @@ class StoreWatch:
     def left(self, why: str) -> WorkLeftError:
         """The error of a command that ends before the store is whole, with the first reason that a worker gave."""
         failed = next((reason for worker in self.workers() for reason in worker.failed.values()), "")
-        many = (
-            f"{self.shards_left} of {shard_count(self.pictures, self.shard_size)} shards are left"
-            if self.pictures
-            else ""
-        )
+        many = ""
+        if self.store is not None:
+            many = f"{self.store.shard_count - len(self.finished)} of {self.store.shard_count} shards are left"
         said = "; ".join(part for part in (why, failed, many) if part)
         return WorkLeftError(f"{said}. The same command goes on with them")
 
-    def _finished(self) -> int:
-        shards = finished_shards(self.place)
-        return sum(shard_range(shard, self.pictures, self.shard_size)[1] for shard in shards)
+    def _count(self, store: LabelStore) -> None:
+        """Only what has changed since the last look: a store may have millions of pictures."""
+        finished = set(store.finished_shards())
+        self.pictures += sum(store.pictures_of(shard) for shard in finished - self.finished)
+        self.pictures -= sum(store.pictures_of(shard) for shard in self.finished - finished)
+        self.finished = finished

@@ -24,11 +24,13 @@ class WorkerOptions:
     """How a process takes part in the work, which changes nothing in the store.
 
     among_many: take the list of pictures from a store that is there, and leave when the rest is with others.
+    listed: the process that started this one has let the store grow by what is new.
     time_limit_s: from now, None for none. claim_expiry_s: after which others take over a claim that was not touched.
     share: processes of one command on this machine, which share its cores. quiet: another process shows the progress.
     """
 
     among_many: bool = False
+    listed: bool = False
     time_limit_s: float | None = None
     claim_expiry_s: float = EXPIRY_S
     share: int = 1

@@ -1,4 +1,4 @@
-"""The error of a store whose files are not what its ledger says."""
+"""The errors of a store whose files are not what its ledger says, or not what they were when it was opened."""
 
 from data.errors import WorkLeftError
 
@@ -19,3 +19,12 @@ class StoreDamageError(WorkLeftError):
             mend = f"Delete ledger/{shard:08d}.json there and run the same label command again: it redoes this shard."
         place = f"{store}: {file}" if shard is None else f"{store}: shard {shard}, {file}"
         super().__init__(f"{place}: {problem}. {mend}")
+
+
+class StoreGrownError(WorkLeftError):
+    """The store has another list of pictures than when it was opened; nothing in it is damaged."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(
+            f"{store} has grown since it was opened here. The same command goes on with what is there now."
+        )

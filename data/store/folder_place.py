@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -30,7 +31,10 @@ class WorkFolder:
         return (self.path / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        self._made(name).write_bytes(data)
+        # Renamed into place: another process may be reading it.
+        new = self._made(f"{uuid.uuid4().hex}.new")
+        new.write_bytes(data)
+        new.replace(self._made(name))
 
     def append(self, name: str, data: bytes) -> None:
         with self._made(name).open("ab") as file:

@@ -12,6 +12,7 @@ import zarr
 
 from data.errors import RequestError, WorkLeftError
 from data.store.canonical import sha256_bytes, sha256_file
+from data.store.damage import StoreDamageError
 from data.store.files import exchange, sync, sync_tree, write_synced
 from data.store.folder_place import FolderPlace
 from data.store.layout import GAP, GROUP, IMAGE_STATUS, LEDGER, MANIFEST, array_file, ledger_file
@@ -20,7 +21,7 @@ from data.store.manifest import GAP_ENTRY, ManifestEntry, make_manifest, manifes
 from data.store.metadata import GroupMetadata, group_bytes
 from data.store.place import Address
 from data.store.reader import LabelStore
-from data.store.work import staging_folder
+from data.store.work import generation_lock, staging_folder
 
 
 def grow_store(store: LabelStore, new: Sequence[ManifestEntry]) -> LabelStore:
@@ -31,22 +32,18 @@ def grow_store(store: LabelStore, new: Sequence[ManifestEntry]) -> LabelStore:
     is filled up with gaps, of which only its status file must say something. Then the two folders change places: a
     reader finds the one or the other. Shards without a record stay without.
 
-    Nobody should be labelling meanwhile; a worker that is all the same can't publish into the next generation
-    (`publish_shard`). Raises RequestError for a picture that is there already and for a store in a bucket, where
-    nothing can change places, StoreDamageError where a record is damaged, WorkLeftError where the file system fails:
-    the store is then as it was.
+    A worker that is labelling meanwhile publishes before or is refused after (`publish_shard`), where the file system
+    has locks. Raises RequestError for a picture that is there already and as `growing_place` does, StoreGrownError for
+    a store that has grown since it was opened, StoreDamageError where a record or a file of a shard is missing or
+    damaged, WorkLeftError where the file system fails: the store is then as it was.
     """
-    if not isinstance(store.place, FolderPlace):
-        raise RequestError(
-            f"{store.path} can't grow in object storage: label the new pictures into a store of their own, and train "
-            "from both"
-        )
-    path = store.place.path
+    path = growing_place(store).path
     size = store.attributes.shard_size
     entries = (*store.manifest, *[GAP_ENTRY] * (-len(store) % size), *new)
     listed = manifest_bytes(make_manifest(entries))
     try:
-        with staging_folder(path) as folder:
+        with staging_folder(path) as folder, generation_lock(path):
+            store.require_same_generation()
             grown = folder / "store"
             _write_metadata(store, path, grown, len(entries), listed)
             _take_over_shards(store, path, grown)
@@ -55,6 +52,16 @@ def grow_store(store: LabelStore, new: Sequence[ManifestEntry]) -> LabelStore:
     except OSError as error:
         raise WorkLeftError(f"{store.path} could not grow: {error}. It is as it was; try again.") from error
     return LabelStore.open(store.place)
+
+
+def growing_place(store: LabelStore) -> FolderPlace:
+    """Where a store lies that can grow. RequestError for one in a bucket, where nothing can change places."""
+    if not isinstance(store.place, FolderPlace):
+        raise RequestError(
+            f"{store.path} can't grow in object storage: label the new pictures into a store of their own, and train "
+            "from both"
+        )
+    return store.place
 
 
 def settle_growth(path: Address) -> None:
@@ -95,12 +102,21 @@ def _take_over_shards(store: LabelStore, path: Path, grown: Path) -> None:
         record = store.record(shard)
         files = {file: entry for file, entry in record.files.items() if file.partition("/c.")[0] in store.array_names}
         for file in files:
-            os.link(path.resolve() / file, grown / file)
+            _take_over(
+                path.resolve() / file, grown / file, StoreDamageError(str(path), shard, file, "the file is missing")
+            )
         if record.count < store.attributes.shard_size:
             filled_up = _fill_up(store, shard, grown)
             files[filled_up] = sha256_file(grown / filled_up)
         same = LedgerRecord(shard, record.first, store.attributes.shard_size, record.rejected, files, vouched)
         write_synced(grown / ledger_file(shard), record_bytes(same))
+
+
+def _take_over(file: Path, link: Path, missing: StoreDamageError) -> None:
+    try:
+        os.link(file, link)
+    except FileNotFoundError as error:
+        raise missing from error
 
 
 def _fill_up(store: LabelStore, shard: int, grown: Path) -> str:

@@ -24,7 +24,7 @@ class WorkPlace(Protocol):
         """Raises FileNotFoundError."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace a file."""
+        """Make or replace a file, at once for whoever reads it."""
 
     def append(self, name: str, data: bytes) -> None:
         """Make a file or add to it; each has one writer."""

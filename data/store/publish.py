@@ -10,12 +10,11 @@ import zarr
 from numpy.typing import NDArray
 
 from data.errors import DiskFullError, RequestError, WorkLeftError
-from data.store.canonical import sha256_bytes, sha256_file
+from data.store.canonical import sha256_file
 from data.store.create import codec_pipeline
 from data.store.files import sync, write_synced
 from data.store.layout import (
     FEATURES,
-    GROUP,
     IMAGE_DIGEST,
     IMAGE_KEY,
     IMAGE_SIZE,
@@ -55,10 +54,11 @@ def publish_shard(
     Otherwise the finder puts all of its own files into place again, which is a whole shard, and its own record
     atomically over the other's. The last to look leaves record and files that agree, whichever of the two they are.
 
-    on_step: called after every write with what was done. Raises WorkLeftError when the file system fails, DiskFullError
-    with the bytes needed and free when it is full (the staged shard is removed), RequestError when this process would
-    write other bytes than the store's other workers or a picture changed, ValueError for rows that are not of this
-    shard.
+    on_step: called after every write with what was done. Raises WorkLeftError when the file system fails,
+    StoreGrownError when the store is another one by now (it can't grow between that look and the record), DiskFullError
+    with the bytes needed and free when the disk is full (the staged shard is removed), RequestError when this process
+    would write other bytes than the store's other workers or a picture changed, ValueError for rows that are not of
+    this shard.
     """
     first, count = store.shard_range(shard)
     stop = first + count
@@ -92,7 +92,7 @@ def publish_shard(
             write_synced(folder / "record.json", record_bytes(content))
             on_step("record staged")
             with place.lock(shard) as locked:
-                _require_same_generation(store)
+                store.require_same_generation()
                 return _publish(place, folder, staged, record, locked, on_step)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -106,13 +106,6 @@ def publish_shard(
             f"{place.room()} are free. Nothing of it was left behind; make room and run the same "
             "command again."
         ) from error
-
-
-def _require_same_generation(store: LabelStore) -> None:
-    if sha256_bytes(store.place.read(GROUP)) != store.metadata.sha256:
-        raise WorkLeftError(
-            f"{store.path} has grown since this worker opened it: the same command goes on with what is left."
-        )
 
 
 def _arrays(rows: ShardRows) -> dict[str, NDArray[Any]]:

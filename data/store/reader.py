@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import RequestError
+from data.errors import RequestError, WorkLeftError
 from data.pictures import root_label
 from data.store.address import open_place
 from data.store.canonical import sha256_bytes
-from data.store.damage import StoreDamageError
+from data.store.damage import StoreDamageError, StoreGrownError
 from data.store.layout import (
     FEATURES,
     GROUP,
@@ -38,7 +38,8 @@ from data.store.schema import StoreAttributes
 class LabelStore:
     """An opened store. Metadata and manifest are checked once, here; files of a shard before each reading of them.
 
-    Open it inside the process that reads: nothing of it should cross a fork.
+    Open it inside the process that reads: nothing of it should cross a fork. Once the store has grown, reading a shard
+    raises StoreGrownError.
     """
 
     def __init__(self, place: Place, metadata: GroupMetadata, manifest: Manifest, arrays: dict[str, Any]) -> None:
@@ -210,29 +211,42 @@ class LabelStore:
         if (not_finite(values) & (status == LABELLED)).any():
             raise self._damage(shard, array, "a labelled picture reads as NaN")
 
+    def require_same_generation(self) -> None:
+        """Raises StoreGrownError if the store has grown since it was opened (`grow_store`)."""
+        if sha256_bytes(self.place.read(GROUP)) != self.metadata.sha256:
+            raise StoreGrownError(str(self.path))
+
     def dimensions(self, array: str) -> int:
         """Number of axes."""
         return int(self._arrays[array].ndim)
 
-    def _damage(self, shard: int, array: str, problem: str) -> StoreDamageError:
-        return StoreDamageError(str(self.path), shard, array_file(array, self._arrays[array].ndim, shard), problem)
+    def _damage(self, shard: int, array: str, problem: str) -> WorkLeftError:
+        return self._damage_of(shard, array_file(array, self._arrays[array].ndim, shard), problem)
+
+    def _damage_of(self, shard: int, file: str, problem: str) -> WorkLeftError:
+        """Of a store that has grown no file is damaged by being another one."""
+        try:
+            self.require_same_generation()
+        except StoreGrownError as error:
+            return error
+        except OSError:  # without it the file is damaged all the more
+            pass
+        return StoreDamageError(str(self.path), shard, file, problem)
 
     def _read_record(self, shard: int) -> LedgerRecord:
         file = ledger_file(shard)
         try:
             content = self.place.read(file)
         except FileNotFoundError as error:
-            raise StoreDamageError(
-                str(self.path), shard, file, "there is no record: the shard is unfinished"
-            ) from error
+            raise self._damage_of(shard, file, "there is no record: the shard is unfinished") from error
         try:
             record = parse_record(content)
         except ValueError as error:
-            raise StoreDamageError(str(self.path), shard, file, str(error)) from error
+            raise self._damage_of(shard, file, str(error)) from error
         if (record.shard, record.first, record.count) != (shard, *self.shard_range(shard)):
-            raise StoreDamageError(str(self.path), shard, file, "the record is of another shard")
+            raise self._damage_of(shard, file, "the record is of another shard")
         if record.attributes_sha256 != self.metadata.sha256:
-            raise StoreDamageError(str(self.path), shard, file, "the record is of a store with other metadata")
+            raise self._damage_of(shard, file, "the record is of a store with other metadata")
         return record
 
 

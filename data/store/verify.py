@@ -41,7 +41,8 @@ def verify_store(
     was written wrongly in the first place, and a zarr that reads it otherwise. A tap whose whole folder was deleted is
     no damage. threads: shards looked at beside one another; each holds one in memory if values are read.
 
-    progress: called after each shard. Raises RequestError where there is no store; OSError passes through.
+    progress: called after each shard. Raises RequestError where there is no store, StoreGrownError where it grows
+    meanwhile; OSError passes through.
     """
     try:
         place = open_place(address)
@@ -85,6 +86,8 @@ def verify_shard(store: LabelStore, shard: int, *, values: bool) -> list[Damage]
             found.append(Damage(shard, file, "the shard's record does not name this file"))
         elif problem := _altered(store.place, file, entry):
             found.append(Damage(shard, file, problem))
+    if found:
+        store.require_same_generation()
     return found or (_verify_values(store, shard) if values else [])
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from data.store.layout import work_path
 
+GENERATION = "generation.lock"
+
 
 @contextlib.contextmanager
 def staging_folder(store: Path) -> Iterator[Path]:
@@ -51,20 +53,38 @@ def clean_staging(store: Path) -> int:
 
 @contextlib.contextmanager
 def shard_lock(store: Path, shard: int) -> Iterator[bool]:
-    """One process at a time puts this shard's files into place; waits for the others. Yields whether it is held."""
-    locks = work_path(store) / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with _locked(locks / f"{shard:08d}.lock", wait=True) as held:
+    """One process at a time puts this shard's files into place, and none while the store changes its generation.
+
+    Waits for the others. Yields whether it is held.
+    """
+    locks = _locks(store)
+    with (
+        _locked(locks / GENERATION, wait=True, shared=True),
+        _locked(locks / f"{shard:08d}.lock", wait=True) as held,
+    ):
         yield held
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
+def generation_lock(store: Path) -> Iterator[None]:
+    """Nobody puts a shard's files into place; waits for those who do."""
+    with _locked(_locks(store) / GENERATION, wait=True):
+        yield
+
+
+def _locks(store: Path) -> Path:
+    locks = work_path(store) / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return locks
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool, shared: bool = False) -> Iterator[bool]:
     """Whether the lock is held inside the block; never, where the file system has no locks."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
             held = True
         except OSError:
             held = False

@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.pictures import find_pictures
 from data.store.files import files_below
 from data.store.folder_claims import FolderClaims
+from data.store.grow import grow_store
 from data.store.layout import work_path
 from data.store.reader import LabelStore
+from pipeline.label_manifest import hash_pictures
+from pipeline.progress import SilentProgress
+from pipeline.store_roots import remembered_roots
+from pipeline.store_watch import StoreWatch
+from stages.label.teacher import Teacher
 from tests.command_line import Outcome, distill, start_process, succeed
 from tests.labelling import SETTINGS, slowly, until
 from tests.pictures import copy_pictures, write_teacher
@@ -119,12 +126,67 @@ def test_copies_of_what_is_there_are_left_out(folder: Path):
     assert f"{NEW} pictures were added" in said.stderr
     assert len(rows(folder / "store")) == OLD + NEW
     assert "0 labelled now" in label(folder, "store", "new", "--add", "--deduplicate").stdout
+    (folder / "copies").mkdir()
+    shutil.copy(next((folder / "old").iterdir()), folder / "copies" / "copy.jpg")
+    assert "0 labelled now" in label(folder, "store", "copies", "--add", "--deduplicate").stdout  # nothing but copies
+    refused = distill(*arguments(folder, "store", "copies", "--deduplicate"))
+    assert refused.status == 2
+    assert "all 1 pictures given are copies" in refused.error
+
+
+def test_pictures_of_a_folder_that_was_moved_are_added_if_it_is_the_same_folder(folder: Path):
+    moved = folder / "elsewhere" / "old"
+    moved.parent.mkdir()
+    shutil.move(folder / "old", moved)
+    for picture in (folder / "new").iterdir():
+        shutil.copy(picture, moved)
+    label(folder, "store", "elsewhere/old", "--add")
+    assert len(rows(folder / "store")) == OLD + NEW
+    assert remembered_roots(folder / "store") == {"old": moved}
+
+
+def test_a_folder_that_lost_pictures_is_still_the_same_folder(folder: Path):
+    pictures = sorted((folder / "old").iterdir())
+    pictures[0].unlink()
+    shutil.copy(sorted((folder / "new").iterdir())[0], folder / "old" / "new.jpg")
+    label(folder, "store", "old", "--add")
+    assert len(rows(folder / "store")) == OLD + 1
+
+
+def test_many_gaps_cost_no_forward_pass_and_are_not_counted(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A shard of 3 of which two are gaps, in batches of 2: the second batch is nothing but gaps."""
+    (folder / "few").mkdir()
+    shutil.copy(sorted((folder / "new").iterdir())[0], folder / "few")
+    store = folder / "single"
+    label(folder, "single", "few")
+    (store / "ledger/00000000.json").unlink()
+    grow_store(LabelStore.open(store), hash_pictures(find_pictures([str(folder / "new")]), 1, SilentProgress()))
+    batches = []
+    real = Teacher.label
+    monkeypatch.setattr(Teacher, "label", lambda self, inputs: batches.append(len(inputs)) or real(self, inputs))
+    result = json.loads(label(folder, "single", "few new", "--add", "--json").stdout)
+    assert (result["pictures"], result["labelled_now"], len(batches)) == (1 + NEW, 1 + NEW, 1 + 2 + 1)
+    counted = CountedProgress()
+    watch = StoreWatch(store, counted)
+    watch.look()
+    assert watch.whole
+    assert counted.said == [(1 + NEW, 1 + NEW)]
+
+
+class CountedProgress(SilentProgress):
+    def __init__(self) -> None:
+        self.said: list[tuple[int, int]] = []
+
+    def count(self, done: int, total: int) -> None:
+        self.said.append((done, total))
 
 
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
         ("another folder of that name", "calls another folder old"),
+        ("another folder of that name with one picture of it", "7 of its pictures are not in"),
+        ("the old one is still there", "calls another folder old"),
         ("changed", "1 changed"),
         ("another teacher", "was made with other settings"),
         ("a worker", "is being labelled by others"),
@@ -132,9 +194,18 @@ def test_copies_of_what_is_there_are_left_out(folder: Path):
 )
 def test_what_cant_be_added_is_refused_and_the_store_stays(folder: Path, spoil: str, expected: str):
     images = "old new"
+    (folder / "other").mkdir()
     if spoil == "another folder of that name":
-        (folder / "other").mkdir()
         shutil.move(folder / "new", folder / "other" / "old")
+        images = "other/old"
+    if spoil == "another folder of that name with one picture of it":
+        shutil.move(folder / "new", folder / "other" / "old")
+        shutil.copy(sorted((folder / "old").iterdir())[0], folder / "other" / "old")
+        shutil.rmtree(folder / "old")
+        images = "other/old"
+    if spoil == "the old one is still there":
+        shutil.copytree(folder / "old", folder / "other" / "old")
+        shutil.copytree(folder / "new", folder / "other" / "old", dirs_exist_ok=True)
         images = "other/old"
     if spoil == "changed":
         picture = sorted((folder / "old").iterdir())[0]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import zarr
 
 from data.errors import RequestError, WorkLeftError
 from data.store import files, grow
+from data.store.damage import StoreDamageError, StoreGrownError
 from data.store.folder_place import FolderPlace
 from data.store.grow import grow_store, settle_growth
 from data.store.layout import GAP, GROUP, LABELLED, REJECTED, SOFT_LABELS, work_path
@@ -22,7 +24,7 @@ from data.store.publish import publish_shard
 from data.store.reader import LabelStore
 from data.store.repair import drop_damaged_records
 from data.store.slots import load_kept_slots
-from data.store.verify import verify_store
+from data.store.verify import verify_shard, verify_store
 from data.store.work import clean_staging
 from tests.reference_store import (
     PICTURES,
@@ -170,6 +172,49 @@ def test_a_worker_of_the_generation_before_cant_publish(tmp_path: Path):
     assert grown.finished_shards() == []
     complete(grown)
     assert verify_store(grown.path) == []
+
+
+def test_what_is_being_published_is_there_before_the_store_grows(tmp_path: Path):
+    store = make_store(tmp_path / "store")
+    growing: list[threading.Thread] = []
+
+    def grow_meanwhile(step: str) -> None:
+        if step.endswith("in place") and not growing:
+            growing.append(threading.Thread(target=grow_store, args=(LabelStore.open(store.path), new_entries())))
+            growing[0].start()
+            growing[0].join(0.5)
+            assert growing[0].is_alive()
+
+    assert publish_shard(store, 0, filled_rows(store, 0), on_step=grow_meanwhile)
+    growing[0].join(60)
+    grown = LabelStore.open(store.path)
+    assert grown.finished_shards() == [0]
+    complete(grown)
+    assert verify_store(grown.path) == []
+
+
+def test_two_that_let_it_grow_do_so_one_after_another(whole: LabelStore):
+    other = LabelStore.open(whole.path)
+    grow_store(whole, new_entries())
+    with pytest.raises(StoreGrownError):
+        grow_store(other, new_entries(2, "third"))
+    assert LabelStore.open(whole.path).pictures == PICTURES + NEW
+
+
+def test_who_had_it_open_is_told_to_open_it_again_and_not_to_delete_anything(whole: LabelStore):
+    reader = LabelStore.open(whole.path)
+    grow_store(whole, new_entries())
+    with pytest.raises(StoreGrownError, match="has grown"):
+        load_kept_slots(reader)
+    with pytest.raises(StoreGrownError):
+        verify_shard(reader, 0, values=True)
+
+
+def test_a_missing_file_is_named_before_the_store_grows(whole: LabelStore):
+    (whole.path / "soft_labels/c.1.0.0.0.0").unlink()
+    with pytest.raises(StoreDamageError, match=r"shard 1, soft_labels/c.1.0.0.0.0: the file is missing"):
+        grow_store(whole, new_entries())
+    assert LabelStore.open(whole.path).pictures == PICTURES
 
 
 def test_a_damaged_shard_with_gaps_is_found_and_made_again(whole: LabelStore):
