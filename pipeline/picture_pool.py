@@ -1,6 +1,6 @@
 """Every picture a training could use, with its soft labels where a store has some, before any is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -53,13 +53,14 @@ def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: 
     truth, soft labels and random draws are all found by it.
     """
     pool: dict[Path, PoolPicture] = {}
+    roots = _roots(request, stores)
     for number, store in enumerate(stores):
+        weight = request.store_weights[number] if request.store_weights else None
         order = [store.attributes.teacher.classes.index(name) for name in stores[0].attributes.teacher.classes]
-        for path, picture in _of_store(request, store, number, order, notes).items():
+        for path, picture in _of_store(store, roots[number], number, order, weight, notes).items():
             first = pool.setdefault(path, picture)
             if first is not picture:
                 pool[path] = replace(first, soft=first.soft + picture.soft)
-    pool = {path: replace(picture, soft=_weighted(picture.soft, request)) for path, picture in pool.items()}
     if len(stores) > 1:
         several = sum(len(picture.soft) > 1 for picture in pool.values())
         notes.append(f"{several} of {len(pool)} pictures of {len(stores)} stores have soft labels of several")
@@ -77,20 +78,29 @@ def gather_pictures(request: TrainRequest, stores: Sequence[LabelStore], notes: 
     return listed
 
 
-def _weighted(soft: tuple[StoredLabels, ...], request: TrainRequest) -> tuple[StoredLabels, ...]:
-    """Each with its store's weight as it was given, or all with the same that add up to 1."""
-    given = request.store_weights
-    return tuple(replace(each, weight=given[each.teacher] if given else 1 / len(soft)) for each in soft)
+def _roots(request: TrainRequest, stores: Sequence[LabelStore]) -> list[dict[str, Path]]:
+    """Of each store, root label to folder. RequestError where one is not known.
+
+    The labels of all stores are looked for in --images at once: one folder must not stand for two.
+    """
+    if request.images and stores:
+        return [resolve_roots(set().union(*(store.root_labels for store in stores)), request.images)] * len(stores)
+    found = [remembered_roots(store.place) for store in stores]
+    for store, roots in zip(stores, found, strict=True):
+        if store.root_labels - roots.keys():
+            raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
+    return found
 
 
 def _of_store(
-    request: TrainRequest, store: LabelStore, number: int, order: Sequence[int], notes: list[str]
+    store: LabelStore,
+    roots: Mapping[str, Path],
+    number: int,
+    order: Sequence[int],
+    weight: float | None,
+    notes: list[str],
 ) -> dict[Path, PoolPicture]:
     """Its pictures that are there, by their real paths. order: the store's own index of each class of the training."""
-    labels = store.root_labels
-    roots = resolve_roots(labels, request.images) if request.images else remembered_roots(store.place)
-    if labels - roots.keys():
-        raise RequestError(f"where the pictures of {store.path} are is not known; give their folder with --images")
     with show_progress("reading soft labels", len(store.finished_shards()), "shards") as progress:
         table = load_kept_slots(store, lambda done, total: progress.count(done, total))
     if list(order) != sorted(order):
@@ -115,6 +125,7 @@ def _of_store(
             height=attributes.input.height,
             width=attributes.input.width,
             teacher=number,
+            weight=weight,
         )
         pictures[path.resolve()] = PoolPicture(key, path, (soft,) if table.status[row] == LABELLED else ())
     if not pictures:

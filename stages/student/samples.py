@@ -24,7 +24,8 @@ from stages.student.soft_targets import Grid, project_soft_labels
 class StoredLabels:
     """Where a picture's soft labels are: a table, its row, and the geometry they were made in.
 
-    teacher: number of the store among those of the training. weight: of its loss beside other teachers'.
+    teacher: number of the store among those of the training. weight: of its loss beside other teachers', None for an
+    equal share among those that have a say.
     """
 
     table: SoftLabelTable
@@ -35,7 +36,7 @@ class StoredLabels:
     height: int
     width: int
     teacher: int = 0
-    weight: float = 1.0
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ def make_sample(
             rows,
             columns,
         )
-        teachers.append(TeacherTarget(stored.teacher, stored.weight, target.dense))
+        weight = 1 / len(valid) if stored.weight is None else stored.weight
+        teachers.append(TeacherTarget(stored.teacher, weight, target.dense))
         collisions += target.collisions
     return Sample(pixels, boxes, labels, truth is not None, tuple(teachers), collisions, problem)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from data.store.folder_claims import FolderClaims
 from data.store.grow import grow_store
 from data.store.layout import work_path
 from data.store.reader import LabelStore
+from pipeline import label_growth
+from pipeline.label_growth import CREATE
 from pipeline.label_manifest import hash_pictures
+from pipeline.label_plan import list_pictures
 from pipeline.progress import SilentProgress
 from pipeline.store_roots import remembered_roots
 from pipeline.store_watch import StoreWatch
@@ -179,6 +183,21 @@ class CountedProgress(SilentProgress):
 
     def count(self, done: int, total: int) -> None:
         self.said.append((done, total))
+
+
+def test_who_waits_for_another_that_adds_pictures_does_not_list_them_all_the_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listed = []
+    monkeypatch.setattr(label_growth, "list_pictures", lambda request: listed.append(1) or list_pictures(request))
+    with FolderClaims(folder / "store", "somebody") as claims:
+        assert claims.take(CREATE)
+        release = threading.Timer(4 * label_growth.POLL_S, claims.release, [CREATE])
+        release.start()
+        label(folder, "store", "new", "--add")
+        release.join()
+    assert len(rows(folder / "store")) == OLD + NEW
+    assert len(listed) == 2  # before and after
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests import labelling
 from tests.command_line import distill, start_process, succeed
 from tests.labelling import SHARDS, arguments, make_folder, slowly, start_slowly, until
 from tests.object_storage import contents
-from tests.pictures import copy_annotations, snapshot, stems, write_list
+from tests.pictures import copy_annotations, copy_pictures, snapshot, stems, write_list
 
 STUDENT = ("--model", "tiny-yolo", "--width", 0.05, "--epochs", 2, "--batch-size", 4, "--input-size", 64)
 MACHINE = ("--device", "cpu", "--precision", "float32", "--workers", 1)
@@ -108,6 +108,18 @@ def test_several_devices_of_a_machine_report_their_part(folder: Path, url: str):
     result = json.loads(outcome.stdout)
     assert (result["shards_now"], sum(worker["shards"] for worker in result["workers"])) == (SHARDS, SHARDS)
     assert contents(url) == labelling.contents(folder / "store")
+
+
+def test_it_can_not_grow_and_says_so_before_new_pictures_are_read(folder: Path, url: str, tmp_path: Path):
+    succeed("label", "--store", url, *arguments(folder), "--add")
+    before = contents(url)
+    succeed("label", "--store", url, *arguments(folder), "--add")  # nothing is new
+    new = copy_pictures(tmp_path / "new", 1)
+    refused = distill("label", new[0].parent, "--store", url, *arguments(folder), "--add")
+    assert refused.status == 2
+    assert "can't grow in object storage" in refused.error
+    assert "hashing" not in refused.stderr
+    assert contents(url) == before
 
 
 def test_a_damaged_object_is_found_and_made_again(folder: Path, url: str):

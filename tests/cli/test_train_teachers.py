@@ -118,11 +118,18 @@ def test_labels_of_another_file_have_no_say(folder: Path, tmp_path: Path, seen: 
     train(copy, tmp_path / "run", "whole new", *images)
     for item, sample in seen:
         if item.path.name == changed.name:
-            assert [target.teacher for target in sample.teachers] == [1]
+            assert [(target.teacher, target.weight) for target in sample.teachers] == [(1, 1.0)]
             assert "differs" in sample.problem
         else:
-            assert [target.teacher for target in sample.teachers] == [0, 1]
+            assert [(target.teacher, target.weight) for target in sample.teachers] == [(0, 0.5), (1, 0.5)]
     assert {row["problems"] for row in RunFolder.open(tmp_path / "run").metrics()} == {1}
+
+
+def test_one_folder_does_not_stand_for_two(folder: Path, tmp_path: Path):
+    given = ("--store", folder / "one", "--store", folder / "two", "--images", folder / "pictures/one")
+    refused = distill("train", "--run", tmp_path / "run", *STUDENT, *MACHINE, *given)
+    assert refused.status == 2
+    assert "No folder was given for the pictures of two" in refused.error
 
 
 @pytest.mark.parametrize(
