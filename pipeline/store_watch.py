@@ -15,7 +15,7 @@ from pipeline.worker_log import WorkerSummary, summaries
 
 
 class StoreWatch:
-    """How far a store is, that may not be there yet."""
+    """How far a store is, that may not be there yet; what is done before this is made is not counted as fast."""
 
     def __init__(self, store: Address, progress: Progress) -> None:
         self.place, self.progress = open_place(store), progress
@@ -23,6 +23,10 @@ class StoreWatch:
         self.store: LabelStore | None = None
         self.finished: set[int] = set()
         self.pictures = 0
+        if self.place.exists(GROUP):
+            self.store = LabelStore.open(self.place)
+            self._count(self.store)
+            self.progress.skip(self.pictures)
 
     @property
     def whole(self) -> bool:
@@ -35,8 +39,6 @@ class StoreWatch:
             if not self.place.exists(GROUP):
                 return
             self.store = LabelStore.open(self.place)
-            self._count(self.store)
-            self.progress.skip(self.pictures)
         self._count(self.store)
         self.progress.count(self.pictures, self.store.pictures)
 
