@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     written = json.dumps(dict(metadata))
-    header = {_KEY: json.dumps({"metadata": written, "crc32": _checksum(written, stored)})}
+    header = {_KEY: json.dumps({"metadata": written, "crc32": checksum(written, stored)})}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -53,17 +53,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise RequestError(f"{path} was not written by distill: it is a safetensors file without its metadata.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         record = json.loads(header[_KEY])
-        written, checksum = record["metadata"], record["crc32"]
+        written, recorded = record["metadata"], record["crc32"]
     except FileNotFoundError as error:
         raise RequestError(f"{path} does not exist; expected a file written by distill.") from error
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RequestError(f"{path} is not a whole safetensors file ({error}); it is foreign or damaged.") from error
-    if _checksum(written, tensors) != checksum:
+    if checksum(written, tensors) != recorded:
         raise RequestError(f"{path} is damaged: its content does not have the checksum it was written with.")
     return tensors, json.loads(written)
 
 
-def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+def checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of metadata as written and of tensors on the CPU with names, dtypes and shapes, as 8 hex digits."""
     value = zlib.crc32(metadata.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

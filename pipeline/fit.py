@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from pipeline.progress import Progress
 from pipeline.run_folder import Position
 from stages.student.loader import stream_batches
 from stages.student.order import batches_per_epoch, epoch_batches
+from stages.student.rank_errors import of_all_ranks
 from stages.student.samples import SampleSettings, TrainingPicture
 from stages.student.schedule import learning_rate, prior_box_steps
 from stages.student.trainer import Trainer
@@ -101,12 +103,14 @@ def fit(
                 stream.close()
                 keeper.interrupted(epoch, number + 1, metrics.of_all(ranks).sums)
                 ranks.wait()  # a rank that has left may be what makes somebody end the others
-                raise WorkLeftError(
-                    f"interrupted after batch {number + 1} of epoch {epoch + 1}; the state is saved. "
-                    f"The same command with --resume goes on"
+                raise of_all_ranks(
+                    WorkLeftError(
+                        f"interrupted after batch {number + 1} of epoch {epoch + 1}; the state is saved. "
+                        f"The same command with --resume goes on"
+                    )
                 )
         metrics = metrics.of_all(ranks)
-        metrics.check_distillation(samples.classes, teachers > 0)
+        ranks.agree(partial(metrics.check_distillation, samples.classes, teachers > 0))
         rate = learning_rate((epoch + 1) * per_epoch - 1, total_steps, settings.learning_rate)
         row = {"epoch": epoch + 1, "step": (epoch + 1) * per_epoch, "learning_rate": rate} | metrics.row()
         keeper.epoch_done(epoch, row, began, last=epoch + 1 == settings.epochs)

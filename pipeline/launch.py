@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from data.errors import RequestError, WorkLeftError
 from pipeline.interrupt import Interrupted, Interruption, stop_on_warning
+from stages.student.rank_errors import LostRankError, is_of_all_ranks
 from stages.student.ranks import Ranks
 
 LAUNCHED = "DISTILL_LAUNCHED"
@@ -124,11 +125,19 @@ def heed_launcher() -> None:
 
 @contextmanager
 def said_by_the_first(ranks: Ranks) -> Iterator[None]:
-    """An error that all ranks have, or a warning of all, is the first one's to say; the others leave with its status
-    and without a word."""
+    """An error that all ranks have, a warning of all, or the loss of a rank, which has said itself what it has, is the
+    first one's to say; the others leave with its status and without a word. What one rank alone has, it says."""
     try:
         yield
-    except (RequestError, WorkLeftError, Interrupted) as error:
-        if ranks.first:
+    except (Exception, Interrupted) as error:
+        if ranks.size == 1:
             raise
-        raise SystemExit(2 if isinstance(error, RequestError) else 1) from error
+        if isinstance(error, Interrupted | LostRankError) or is_of_all_ranks(error):
+            if ranks.first:
+                raise
+            raise SystemExit(REFUSED if isinstance(error, RequestError) else 1) from error
+        if isinstance(error, RequestError | WorkLeftError):
+            kind = RequestError if isinstance(error, RequestError) else WorkLeftError
+            raise kind(f"rank {ranks.rank}: {error}") from error
+        error.add_note(f"on rank {ranks.rank} of {ranks.size}")
+        raise

@@ -19,7 +19,8 @@ from pipeline.keeper import Bystander, RunKeeper, Validator, keeping
 from pipeline.launch import heed_launcher, said_by_the_first
 from pipeline.picture_pool import open_stores
 from pipeline.progress import show_progress
-from pipeline.run_folder import Position, RunFolder
+from pipeline.resume import take_up
+from pipeline.run_folder import RunFolder
 from pipeline.train_request import TrainRequest
 from pipeline.train_resolved import Resolved, resolve
 from pipeline.training_set import TrainingSet, build_training_set
@@ -224,11 +225,7 @@ def _train(request: TrainRequest, prepared: _Prepared, run: RunFolder, trainer: 
     def keep(network: Detector, name: str, metadata: Mapping[str, Any]) -> None:
         save_detector(run.path / f"{name}.safetensors", network, {"input": geometry, **metadata})
 
-    position, sums = Position(0, 0, None), dict[str, float]()
-    saved = run.load_state()
-    if saved is not None:
-        tensors, position, sums = saved
-        trainer.load_state(tensors)
+    position, sums = take_up(run, trainer)
     total = request.epochs * batches_per_epoch(len(pictures), request.batch_size)
     with (
         show_progress("training", total, "batches") as progress,

@@ -21,6 +21,7 @@ from data.errors import RequestError, WorkLeftError
 from stages.device import resolve_device
 from stages.networks.network import Detector
 from stages.student.batch_norm import synchronise_batch_norm
+from stages.student.rank_errors import LostRankError, is_lost_connection, of_all_ranks
 
 PATIENCE = timedelta(hours=2)
 """How long a rank waits for another: as long as the first one may validate. That a rank died is noticed at once by
@@ -29,10 +30,6 @@ gloo, whose connection breaks; with NCCL by what started the ranks, which ends t
 VARIABLES = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Result = TypeVar("Result")
-
-
-class LostRankError(WorkLeftError):
-    """Another rank no longer answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class Ranks:
         return detector
 
     def exchanging(self) -> AbstractContextManager[None]:
-        """Around what exchanges something inside torch: LostRankError where that fails."""
+        """Around what exchanges something inside torch: LostRankError where another rank can't be reached."""
         return nullcontext()
 
     def gather(self, value: Result) -> list[Result]:
@@ -140,9 +137,9 @@ class GroupedRanks(Ranks):
     def _exchanging(self) -> Iterator[None]:
         try:
             yield
-        except (WorkLeftError, torch.OutOfMemoryError):
-            raise
-        except RuntimeError as error:  # neither backend has a type of its own for a broken connection
+        except RuntimeError as error:
+            if not is_lost_connection(error):
+                raise
             raise LostRankError(
                 f"rank {self.rank} no longer reaches the others ({str(error).splitlines()[0]}). The same command with "
                 "--resume goes on after the last state that was saved"
@@ -177,11 +174,10 @@ class GroupedRanks(Ranks):
         with suppress(WorkLeftError):
             self.wait()
         if mine is not None and failed[0] == self.rank:
-            raise mine
+            raise of_all_ranks(mine)
         by_request, message = said[failed[0]] or (False, "")
-        raise (RequestError if by_request else WorkLeftError)(
-            message if len(failed) == self.size else f"rank {failed[0]}: {message}"
-        ) from mine
+        message = message if len(failed) == self.size else f"rank {failed[0]}: {message}"
+        raise of_all_ranks(RequestError(message) if by_request else WorkLeftError(message)) from mine
 
 
 @contextmanager

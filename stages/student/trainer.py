@@ -14,6 +14,7 @@ from stages.networks.network import Detector
 from stages.student.ema import ExponentialMovingAverage
 from stages.student.objective import ObjectiveConfig, objective
 from stages.student.optimiser import parameter_groups
+from stages.student.rank_errors import of_all_ranks
 from stages.student.ranks import Ranks
 from stages.student.samples import Batch
 
@@ -52,7 +53,9 @@ class Trainer:
         synchronised: bool = True,
     ) -> None:
         if precision == "float16":
-            raise RequestError("--precision float16 can't be trained in without loss scaling; give bfloat16 or float32")
+            raise of_all_ranks(
+                RequestError("--precision float16 can't be trained in without loss scaling; give bfloat16 or float32")
+            )
         self.detector = placed(detector, device, memory_format)
         self.ranks, self.network = ranks, ranks.replicate(self.detector, synchronised=synchronised)
         self.losses, self.config = losses, config
@@ -96,9 +99,11 @@ class Trainer:
         if not (math.isfinite(logged["total"]) and math.isfinite(logged["gradient_norm"])):
             whole_terms = self.ranks.sum_named(logged, ALIKE)
             said = ", ".join(f"{name} {value:.4g}" for name, value in whole_terms.items())
-            raise WorkLeftError(
-                f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set "
-                "a smaller --clip-norm, or train in --precision float32, in a new run"
+            raise of_all_ranks(
+                WorkLeftError(
+                    f"the loss is not finite ({said}). Nothing of this step was kept; lower --learning-rate, set "
+                    "a smaller --clip-norm, or train in --precision float32, in a new run"
+                )
             )
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate

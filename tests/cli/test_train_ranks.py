@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from data.checkpoint import load_checkpoint
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import Position, RunFolder
 from tests.command_line import ENVIRONMENT, ROOT, distill, start_process, succeed
 from tests.ranks import run_forked
 from tests.training import make_training, train_command
@@ -172,6 +174,101 @@ def test_a_rank_that_is_killed_ends_the_others(folder: Path, tmp_path: Path, kil
     )
     assert "Traceback" not in said
     assert all(gone(number) for number in ranks.values())
+
+
+# Rank 1 of three fails by itself: once with a fault of the program, once with something that it can say in a sentence.
+FAILING = """
+from cli.main import main
+from data.errors import WorkLeftError
+import stages.student.trainer
+
+def failing(error):
+    def work(rank):
+        def broken(*given, **named):
+            raise error
+        if rank == 1:
+            stages.student.trainer.objective = broken
+        main()
+    return work
+
+sys.argv = ["distill", *sys.argv[1:]]
+print(on_ranks(3, failing({error})))
+"""
+
+
+def said_of(folder: Path, run: Path, error: str) -> tuple[str, str]:
+    result = run_forked(FAILING.replace("{error}", error), *command(folder, run))
+    assert result.returncode == 0, result.stderr
+    return result.stdout, result.stderr
+
+
+def test_a_fault_of_one_rank_is_shown_by_it_and_the_others_say_once_that_it_is_lost(folder: Path, tmp_path: Path):
+    out, said = said_of(folder, tmp_path / "run", 'RuntimeError("CUDA error: an illegal memory access")')
+    assert out.splitlines()[-1] == "[1, 70, 1]"  # 70: what the test's ranks leave with for a traceback
+    assert said.count("Traceback") == 1
+    assert "RuntimeError: CUDA error: an illegal memory access\non rank 1 of 3\n" in said
+    messages = [line for line in said.splitlines() if line.startswith("distill: ")]
+    assert len(messages) == 1
+    assert messages[0].startswith("distill: rank 0 no longer reaches the others")
+
+
+def test_what_one_rank_alone_has_to_say_is_said_by_it(folder: Path, tmp_path: Path):
+    out, said = said_of(folder, tmp_path / "run", 'WorkLeftError("no room")')
+    assert out.splitlines()[-1] == "[1, 1, 1]"
+    assert "Traceback" not in said
+    own, lost = sorted((line for line in said.splitlines() if line.startswith("distill: ")), reverse=True)
+    assert own == "distill: rank 1: no room"
+    assert lost.startswith("distill: rank 0 no longer reaches the others")
+
+
+# A machine with an older copy of the run folder, or with one that lacks the state: a folder of its own for rank 1.
+OTHER_COPY = """
+from cli.main import main
+copy = sys.argv.pop()
+run = sys.argv.index("--run") + 1
+
+def work(rank):
+    if rank == 1:
+        sys.argv[run] = copy
+    main()
+
+sys.argv[0] = "distill"
+assert on_ranks(2, work) == [1, 1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("epochs", "scale", "seen"),
+    [(1, 1.0, "1 epochs and 0 batches"), (2, 1.5, "2 epochs and 0 batches"), (None, 1.0, "none")],
+)
+def test_ranks_that_see_different_states_do_not_train(
+    folder: Path, tmp_path: Path, epochs: int | None, scale: float, seen: str
+):
+    run, copy = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "copy")
+    shutil.copytree(folder / "run", run.path)
+    shutil.copytree(folder / "run", copy.path)
+    tensors, _ = load_checkpoint(run.last)
+    run.save_state(tensors, Position(2, 0, None), {})
+    copy.last.unlink()
+    if epochs is not None:
+        scaled = {name: (tensor * scale).to(tensor.dtype) for name, tensor in tensors.items()}
+        copy.save_state(scaled, Position(epochs, 0, None), {})
+    before = run.last.read_bytes()
+    result = run_forked(OTHER_COPY, *command(folder, run.path), "--resume", copy.path)
+    assert result.returncode == 0, result.stderr
+    said = [line for line in result.stderr.splitlines() if line.startswith("distill: ")]
+    assert len(said) == 1
+    start, here, there, end = re.split(r"rank 0: |; rank 1: |\)\. ", said[0])
+    assert start == f"distill: the ranks see different states in {run.last} ("
+    assert here.startswith("2 epochs and 0 batches, checksum ")
+    assert there.startswith(seen)
+    assert here != there
+    assert end == (
+        "The run folder must be on a file system that all ranks share and see alike; once it is, the same command with "
+        "--resume goes on"
+    )
+    assert "Traceback" not in result.stderr
+    assert run.last.read_bytes() == before
 
 
 def test_ctrl_c_stops_all_ranks_and_saves_once(folder: Path, tmp_path: Path):

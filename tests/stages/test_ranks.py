@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 
-from stages.student.ranks import Ranks
+from stages.student.rank_errors import LostRankError
+from stages.student.ranks import GroupedRanks, Ranks
 from tests.ranks import run_forked
 
 COMMON = """
@@ -163,6 +165,48 @@ def work(rank):
 assert on_ranks(2, work) == [1, -signal.SIGKILL]
 """
 
+LOST_BACKWARDS = """
+def work(rank):
+    with joined_ranks() as ranks:
+        it = trainer(ranks, synchronised=False)  # nothing is exchanged before the gradients are
+        if rank == 1:
+            next(it.detector.parameters()).register_hook(lambda gradient: os.kill(os.getpid(), signal.SIGKILL))
+        try:
+            it.step(batch([1, 1], [1, 1], 0, slice(rank, None, 2)), 1e-3, prior_box=False, whole=2)
+        except WorkLeftError as error:
+            assert "rank 0 no longer reaches the others" in str(error), error
+            os._exit(1)
+
+assert on_ranks(2, work) == [1, -signal.SIGKILL]
+"""
+
+BROKEN = """
+FAULT = "CUDA error: an illegal memory access was encountered"
+
+def work(rank):
+    with joined_ranks() as ranks:
+        it = trainer(ranks)
+
+        def broken(*given):
+            raise RuntimeError(FAULT)
+
+        if rank == 1:
+            it.detector.convolutions()[0][1].register_forward_hook(broken)
+        try:
+            it.step(batch([1, 1], [1, 1], 0, slice(rank, None, 2)), 1e-3, prior_box=False, whole=2)
+        except RuntimeError as error:
+            if rank == 1:
+                assert type(error) is RuntimeError and str(error) == FAULT, error
+            else:
+                assert isinstance(error, WorkLeftError) and "rank 0 no longer reaches the others" in str(error), error
+            os._exit(10 + rank)
+
+assert on_ranks(2, work) == [10, 11]
+"""
+
+GLOO = "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/"
+NCCL = "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:94, "
+
 
 def require(source: str) -> None:
     result = run_forked(COMMON + source)
@@ -187,6 +231,55 @@ def test_what_the_ranks_tell_one_another():
 
 def test_a_rank_that_dies_leaves_none_waiting():
     require(LOST)
+
+
+def test_a_rank_that_dies_while_gradients_are_exchanged_leaves_none_waiting():
+    require(LOST_BACKWARDS)
+
+
+def test_an_error_of_one_rank_stays_what_it_is_and_the_others_lose_that_rank():
+    require(BROKEN)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(GLOO + "pair.cc:545] Read error [127.0.0.1]:5: Connection reset by peer."),
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.1]:5"),
+        RuntimeError(GLOO + "unbound_buffer.cc:81] Timed out waiting 7200000ms for recv operation to complete"),
+        dist.DistNetworkError("The client socket has timed out"),
+        dist.DistStoreError("wait timeout"),
+        dist.DistBackendError(NCCL + "remote process exited or there was a network error, NCCL version 2.27.5"),
+        dist.DistBackendError("NCCL communicator was aborted on rank 0."),
+    ],
+)
+def test_a_broken_connection_is_a_lost_rank(error: Exception):
+    with (
+        pytest.raises(LostRankError, match=r"rank 0 no longer reaches the others .*--resume"),
+        GroupedRanks(0, 2).exchanging(),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"),
+        RuntimeError(
+            "[enforce fail at ../third_party/gloo/gloo/transport/tcp/pair.cc:454] op.preamble.length <= op.nbytes"
+        ),
+        dist.DistBackendError(
+            NCCL + "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.27.5"
+        ),
+        dist.DistBackendError(NCCL + "invalid usage (run with NCCL_DEBUG=WARN for details), NCCL version 2.27.5"),
+    ],
+)
+def test_a_fault_of_this_rank_is_no_lost_rank(error: Exception):
+    with pytest.raises(type(error)) as raised, GroupedRanks(0, 2).exchanging():
+        raise error
+    assert raised.value is error
 
 
 @pytest.mark.parametrize(("size", "pictures"), [(1, 7), (2, 7), (3, 7), (4, 4), (8, 64)])
