@@ -18,7 +18,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the script, submi
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 
 
-@app.command("label", context_settings=PASSED_ON)
+@app.command("label", context_settings=PASSED_ON, options_metavar="PICTURES... --teacher FILE --store DIR [OPTIONS]")
 def label(
     context: typer.Context,
     workers: Workers = None,
@@ -54,7 +54,7 @@ def label(
     say(submit_label(cluster, context.args, given["store"], walltime_s=walltime_s, dry_run=dry_run), as_json)
 
 
-@app.command("train", context_settings=PASSED_ON)
+@app.command("train", context_settings=PASSED_ON, options_metavar="--run DIR [--store DIR] [OPTIONS]")
 def train(
     context: typer.Context,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes, with a torchrun each.")] = 1,

@@ -53,7 +53,7 @@ def plot_run(rows: Sequence[Mapping[str, Any]], out: Path, title: str = "") -> N
         for key, colour in zip(precisions, _cycled((_INK, *_OTHER), len(precisions)), strict=True):
             _line(axes["precision"], rows, key, colour, factor=100)
         axes["precision"].set_ylabel("validation AP, %")
-        axes["precision"].set_ylim(bottom=0)
+        axes["precision"].set_ylim(0, 1.08 * axes["precision"].dataLim.y1 or 1)  # from zero, the best point whole
     _line(axes["rate"], rows, "learning_rate", _INK)
     _log_scale(axes["rate"])
     axes["rate"].yaxis.set_minor_formatter(NullFormatter())

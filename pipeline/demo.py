@@ -96,7 +96,7 @@ def run_demo(out: Path) -> dict[str, Any]:
     )
     _say(run_training(lonely, alone, resume=False)["text"])
 
-    _say("4/5 how good and how fast, on 72 test photographs that neither has seen; YOLOv2 and Tiny-YOLO at full width")
+    _say("4/5 how good and how fast, on 72 test photographs that neither has seen; the teacher comes back for it")
     shutil.copyfile(ASSETS / "teacher.safetensors", teacher)
     bench = run_bench(
         BenchRequest(

@@ -56,10 +56,12 @@ def load_detector_source(path: Path, cfg: Path | None = None, names: Path | None
     if path.suffix == MODEL_SUFFIX:
         return _from_model_file(path, path.stem, cfg, names)
     cfg = cfg or _beside(path, ".cfg")
+    if cfg is None and path.suffix != ".weights":
+        raise RequestError(f"{path} is neither Darknet .weights, a run folder nor a .safetensors model file")
     if cfg is None:
         raise RequestError(
-            f"{path} needs its Darknet .cfg: give it with --cfg, or lay it beside as {path.with_suffix('.cfg').name} "
-            "(only runs and .safetensors files need none)"
+            f"{path} needs its Darknet .cfg: lay it beside as {path.with_suffix('.cfg').name}, or, where there is that "
+            "flag, give it with --cfg"
         )
     model = load_darknet(cfg, path, names or _beside(path, ".names"))
     return LoadedDetector(

@@ -209,5 +209,5 @@ def _foreign(name: str, source: str, classes: Sequence[str]) -> str:
     shown = ", ".join(classes[:20])
     return (
         f"{source} has an object of class {name!r}, which is none of the {len(classes)} classes ({shown}): correct the "
-        "name, add the class, or ask for other classes to be dropped."
+        "name, add the class, or leave such objects out by --drop-other-classes."
     )

@@ -62,7 +62,7 @@ def _recognise(path: Path) -> Format:
         what = "holds annotations of several formats" if found else "holds no annotations"
         raise RequestError(
             f"{path} {what} ({', '.join(found) or 'none of VOC XML, COCO JSON, YOLO text'}): name the folder or file "
-            "that holds them, or the format."
+            "that holds them, or the format by --annotation-format."
         )
     return found[0]
 

@@ -73,6 +73,15 @@ def test_validation_precision_is_drawn_in_per_cent_where_it_was_measured(tmp_pat
     assert lines(losses)["validation/teacher_loss"].get_linestyle() == "--"
 
 
+@pytest.mark.parametrize("values", [(0.284, 0.295), (1.0, 1.0), (0.0, 0.0)])
+def test_the_best_precision_is_drawn_whole(tmp_path, figure, values):
+    measured = [row | {"validation/ap50_voc07": value} for row, value in zip(rows(2), values, strict=True)]
+    plot_run(measured, tmp_path / "run.png")
+    low, high = figure().axes[1].get_ylim()
+    assert low == 0
+    assert high > 104 * max(values)
+
+
 def test_a_single_epoch_of_zeros_and_missing_values_is_drawn(tmp_path):
     plot_run([{"epoch": 1, "total": 0.0, "region/box": None, "learning_rate": 0.0}], tmp_path / "run.jpg")
     assert (tmp_path / "run.jpg").stat().st_size > 1000
