@@ -39,7 +39,7 @@ def run_verify(request: VerifyRequest) -> dict[str, Any]:
 
     Returns "whole" (bool), "damage" and a "text" that names every damaged shard or file; with repair "dropped", the
     shards that lost their record; with a teacher "compared" and "deviations". A store that lacks nothing but what was
-    dropped is not whole. Raises RequestError where there is no store, teacher, or picture to compare with.
+    dropped is not whole. A deviation whose "agrees" is None compared no kept slot. Raises RequestError where there is no store, teacher, or picture to compare with.
     """
     source = None if request.teacher is None else load_detector_source(request.teacher, request.cfg, request.names)
     threads = request.threads or min(MOST_THREADS, os.cpu_count() or 1)
@@ -66,12 +66,12 @@ def run_verify(request: VerifyRequest) -> dict[str, Any]:
         if request.sample and not damage:
             compared = _compare(request, store, source)
             result |= {"compared": compared.pictures, "deviations": _deviations(compared)}
-            damage = [_disagreement(item) for item in _deviations(compared) if not item["agrees"]]
+            damage = [_disagreement(item) for item in _deviations(compared) if item["agrees"] is False]
             lines += [_told(item) for item in _deviations(compared)]
             if compared.absent:
                 lines.append(f"{len(compared.absent)} pictures of the sample are absent or changed, and were left out")
     if not damage:
-        lines.insert(0, f"{request.store}: whole and unchanged{', and from this teacher' if source else ''}")
+        lines.insert(0, f"{request.store}: whole and unchanged{_origin(source, result.get('deviations', []))}")
     problems = [
         {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished}
         for item in damage
@@ -109,15 +109,30 @@ def _deviations(compared: Comparison) -> list[dict[str, Any]]:
             "largest": item.largest,
             "key": item.key,
             "scale": item.scale,
+            "compared": item.compared,
             "kept_alike": item.kept_alike,
-            "agrees": item.agrees,
+            "unexplained": item.unexplained,
+            # nothing against it, and nothing for it
+            "agrees": None if item.agrees and not item.compared else item.agrees,
         }
         for item in compared.deviations
     ]
 
 
+def _origin(source: LoadedDetector | None, deviations: list[dict[str, Any]]) -> str:
+    if source is None:
+        return ""
+    if any(item["agrees"] is None for item in deviations):
+        return ", and by its digests from this teacher"
+    return ", and from this teacher"
+
+
 def _told(item: dict[str, Any]) -> str:
     kept = "" if item["kept_alike"] == 1 else f"; {item['kept_alike']:.4%} of the slots kept in both or neither"
+    if item["unexplained"]:
+        kept += f"; {item['unexplained']} slots kept by one of them alone, and no near tie"
+    if not item["compared"]:
+        return f"{item['array']}: no kept slot was compared: the store keeps none in these pictures{kept}"
     far = f"at most {item['largest']:.3g} from the live teacher ({item['key']})"
     return f"{item['array']}: {far}, of values up to {item['scale']:.3g}{kept}"
 

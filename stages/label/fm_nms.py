@@ -128,11 +128,16 @@ def _corners(boxes_BAHW4: Tensor) -> Tensor:
 
 def _overlap(one_4: Tensor, other_4: Tensor) -> Tensor:
     """Where boxes (left, top, right, bottom along the first axis) overlap with an IoU above OVERLAP; broadcasts."""
-    width = torch.minimum(one_4[2], other_4[2]) - torch.maximum(one_4[0], other_4[0])
-    height = torch.minimum(one_4[3], other_4[3]) - torch.maximum(one_4[1], other_4[1])
-    shared = width.clamp(min=0) * height.clamp(min=0)
+    shared = shared_area(one_4, other_4)
     area, other_area = ((box[2] - box[0]) * (box[3] - box[1]) for box in (one_4, other_4))
     return shared > OVERLAP * (area + other_area - shared)
+
+
+def shared_area(one_4: Tensor, other_4: Tensor) -> Tensor:
+    """Of the intersection of boxes (left, top, right, bottom along the first axis), in their unit; broadcasts."""
+    width = torch.minimum(one_4[2], other_4[2]) - torch.maximum(one_4[0], other_4[0])
+    height = torch.minimum(one_4[3], other_4[3]) - torch.maximum(one_4[1], other_4[1])
+    return width.clamp(min=0) * height.clamp(min=0)
 
 
 def _is_beaten(
@@ -144,8 +149,10 @@ def _is_beaten(
     comparisons per cell.
     """
     beaten_BAHW = torch.zeros_like(rank_BAHW, dtype=torch.bool)
-    shifted = zip(_shifts(rival_BAHW, window, _NOT_A_RIVAL), _shifts(class_BAHW, window, _NO_CLASS), strict=True)
-    boxes = None if corners_4BAHW is None else _shifts(corners_4BAHW, window, 0.0)
+    shifted = zip(
+        window_shifts(rival_BAHW, window, _NOT_A_RIVAL), window_shifts(class_BAHW, window, _NO_CLASS), strict=True
+    )
+    boxes = None if corners_4BAHW is None else window_shifts(corners_4BAHW, window, 0.0)
     for shifted_rank_BAHW, shifted_class_BAHW in shifted:
         higher_BAAHW = shifted_rank_BAHW[:, None] > rank_BAHW[:, :, None]
         same_BAAHW = shifted_class_BAHW[:, None] == class_BAHW[:, :, None]
@@ -156,7 +163,7 @@ def _is_beaten(
     return beaten_BAHW
 
 
-def _shifts(x_BAHW: Tensor, window: int, fill: float) -> Iterator[Tensor]:
+def window_shifts(x_BAHW: Tensor, window: int, fill: float) -> Iterator[Tensor]:
     """The tensor moved by every offset of the window, as views into one copy padded with `fill`."""
     height, width = x_BAHW.shape[-2:]  # any axes before them
     reach_y, reach_x = min(window // 2, height - 1), min(window // 2, width - 1)
