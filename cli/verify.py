@@ -47,7 +47,6 @@ def verify(
     say(result, as_json)
     if not result["whole"]:
         raise WorkLeftError(
-            f"{store} is not as it was written: what was found is listed above ({len(result['damage'])}). The label "
-            "command that began the store makes what is unfinished, and damaged shards too once --repair has dropped "
-            "their ledger records"
+            f"{store} is not what it should be: what was found is listed above ({len(result['damage'])}). "
+            f"{result['remedy']}"
         )

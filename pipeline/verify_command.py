@@ -12,6 +12,7 @@ from data.store.repair import drop_damaged_records
 from data.store.verify import Damage, verify_store
 from pipeline.model_source import LoadedDetector, load_detector_source
 from pipeline.progress import show_progress
+from pipeline.verify_remedy import OTHER_LABELS, OTHER_TEACHER, store_remedy
 from pipeline.verify_teacher import Comparison, compare_with_teacher
 
 MOST_THREADS = 16
@@ -39,7 +40,8 @@ def run_verify(request: VerifyRequest) -> dict[str, Any]:
 
     Returns "whole" (bool), "damage" and a "text" that names every damaged shard or file; with repair "dropped", the
     shards that lost their record; with a teacher "compared" and "deviations". A store that lacks nothing but what was
-    dropped is not whole. A deviation whose "agrees" is None compared no kept slot. Raises RequestError where there is no store, teacher, or picture to compare with.
+    dropped is not whole; where it is not, "remedy" says what is to be done. A deviation whose "agrees" is None compared
+    no kept slot. Raises RequestError where there is no store, teacher, or picture to compare with.
     """
     source = None if request.teacher is None else load_detector_source(request.teacher, request.cfg, request.names)
     threads = request.threads or min(MOST_THREADS, os.cpu_count() or 1)
@@ -59,14 +61,16 @@ def run_verify(request: VerifyRequest) -> dict[str, Any]:
         dropped = drop_damaged_records(request.store, damage, values=not request.quick)
         result["dropped"] = dropped
         lines += [f"shard {shard}: its ledger record was dropped" for shard in dropped]
+    remedy = store_remedy(damage, repaired=request.repair)
     if source is not None and not damage:
         store = LabelStore.open(request.store)
-        damage = list(_other_teacher(store, source))
+        damage, remedy = list(_other_teacher(store, source)), OTHER_TEACHER
         lines += [f"{item.file}: {item.problem}" for item in damage]
         if request.sample and not damage:
             compared = _compare(request, store, source)
             result |= {"compared": compared.pictures, "deviations": _deviations(compared)}
             damage = [_disagreement(item) for item in _deviations(compared) if item["agrees"] is False]
+            remedy = OTHER_LABELS
             lines += [_told(item) for item in _deviations(compared)]
             if compared.absent:
                 lines.append(f"{len(compared.absent)} pictures of the sample are absent or changed, and were left out")
@@ -76,6 +80,8 @@ def run_verify(request: VerifyRequest) -> dict[str, Any]:
         {"shard": item.shard, "file": item.file, "problem": item.problem, "unfinished": item.unfinished}
         for item in damage
     ]
+    if damage:
+        result["remedy"] = remedy
     return result | {"whole": not damage, "damage": problems, "text": "\n".join(lines)}
 
 

@@ -27,6 +27,14 @@ FIRST_RETRIES = 3
 DENIED = ("403 Forbidden", "401 Unauthorized")
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_SERVICE_ACCOUNT (its file) or GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_ENDPOINT = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+"""The variables of the environment that obstore reads, by the URL's scheme (its S3Config, GCSConfig, AzureConfig)."""
+
 
 class Objects:
     """The objects below a URL, by their names below it, with '/'. A put is atomic.
@@ -127,6 +135,7 @@ class Objects:
         from obstore import exceptions
 
         where = f"{self.url}/{name}" if name else self.url
+        scheme = self.url.partition("://")[0]
         try:
             yield
         except exceptions.AlreadyExistsError as error:
@@ -135,17 +144,17 @@ class Objects:
             if any(code in str(error) for code in DENIED):
                 raise RequestError(
                     f"{where}: access was denied ({_short(error)}). Give the credentials of somebody who may list, "
-                    "read and write there, as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    f"read and write there, as {_CREDENTIALS[scheme]}"
                 ) from error
             if any(code in str(error) for code in NO_BUCKET):
                 raise RequestError(
-                    f"{where}: there is no such bucket. Make it, or look at the name and at AWS_ENDPOINT_URL"
+                    f"{where}: there is no such bucket. Make it, or look at the name and at {_ENDPOINT[scheme]}"
                 ) from error
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, "there is no such object", where) from error
             raise StorageError(
                 f"{where}: the object storage can't be reached or failed ({_short(error)}). Look at the network and at "
-                "AWS_ENDPOINT_URL, then run the same command again"
+                f"{_ENDPOINT[scheme]}, then run the same command again"
             ) from error
 
 

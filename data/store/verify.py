@@ -18,12 +18,14 @@ class Damage:
     """shard: None for a file that belongs to no shard. file: path inside the store.
 
     unfinished: no record and no shard file, as if nobody had begun the shard; the same label command makes it.
+    stray: a file that the store doesn't know.
     """
 
     shard: int | None
     file: str
     problem: str
     unfinished: bool = False
+    stray: bool = False
 
 
 def verify_store(
@@ -63,7 +65,9 @@ def verify_store(
         found += damage
         progress(shard + 1, store.shard_count)
     strays = [
-        Damage(None, file, "the file belongs to nothing in the store") for file in place.files() if file not in known
+        Damage(None, file, "the file belongs to nothing in the store", stray=True)
+        for file in place.files()
+        if file not in known
     ]
     return found + strays
 

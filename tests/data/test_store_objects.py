@@ -429,9 +429,31 @@ def denying(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("s3_endpoint", "denying")
-def test_denied_access_is_said():
-    with pytest.raises(RequestError, match=r"access was denied.*credentials"):
-        LabelStore.open("s3://bucket/store")
+@pytest.mark.parametrize(
+    ("scheme", "variables"),
+    [
+        ("s3", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ("gs", r"GOOGLE_SERVICE_ACCOUNT \(its file\) or GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
+    ],
+)
+def test_denied_access_is_said_with_the_variables_of_the_service(
+    scheme: str, variables: str, monkeypatch: pytest.MonkeyPatch
+):
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    account = {"ACCOUNT_NAME": "test", "ACCOUNT_KEY": "dGVzdA==", "ENDPOINT": endpoint}
+    for name, value in {
+        "GOOGLE_BASE_URL": endpoint,
+        "GOOGLE_BEARER_TOKEN": "test",
+        "GOOGLE_ALLOW_HTTP": "true",
+        "AZURE_ALLOW_HTTP": "true",
+        **{f"AZURE_STORAGE_{name}": value for name, value in account.items()},
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        RequestError, match=rf"{scheme}://bucket/store.*access was denied.*credentials.*as {variables}$"
+    ):
+        LabelStore.open(f"{scheme}://bucket/store")
 
 
 def test_a_wrong_endpoint_is_said_soon(bucket: str, monkeypatch: pytest.MonkeyPatch):

@@ -80,7 +80,7 @@ def test_any_file_cut_short_or_deleted_is_found_and_placed(path: Path, harm: str
 def test_a_file_of_nobody_is_found(path: Path, file: str):
     (path / file).parent.mkdir(exist_ok=True)
     (path / file).write_text("")
-    assert verify_store(path) == [Damage(None, file, "the file belongs to nothing in the store")]
+    assert verify_store(path) == [Damage(None, file, "the file belongs to nothing in the store", stray=True)]
 
 
 def test_unfinished_shards_are_told_from_lost_records(path: Path):
