@@ -11,8 +11,9 @@ from data.store.files import files_below
 from data.store.layout import array_file, ledger_file
 from data.store.reader import LabelStore
 from pipeline import label
+from pipeline.deviation import KEPT_ALIKE
 from tests.command_line import distill, succeed
-from tests.pictures import copy_pictures, snapshot, write_darknet, write_teacher
+from tests.pictures import ROOT, copy_pictures, snapshot, write_darknet, write_teacher
 
 SETTINGS = ("--device", "cpu", "--precision", "float32", "--batch-size", 2, "--shard-size", 2, "--threads", 1)
 
@@ -63,6 +64,8 @@ def test_a_flipped_bit_in_any_file_is_named_with_its_shard(store: Path):
         outcome = distill("verify", store, "--json")
         assert outcome.status == 1, file
         assert "listed above (1)" in outcome.error
+        helps = "restore them from a copy" if shard_of.get(file) is None else "distill verify --repair drops"
+        assert helps in outcome.error
         (damage,) = json.loads(outcome.stdout)["damage"]
         assert (damage["file"], damage["shard"], damage["unfinished"]) == (file, shard_of.get(file), False)
         (store / file).write_bytes(content)
@@ -90,6 +93,7 @@ def test_an_extra_file_is_named(store: Path):
     outcome = distill("verify", store)
     assert outcome.status == 1
     assert outcome.stdout == "no shard: soft_labels/c.9.0.0.0.0: the file belongs to nothing in the store\n"
+    assert outcome.error.endswith("listed above (1). Delete the files that belong to nothing")
 
 
 def test_an_unfinished_store_is_not_whole(folder: Path, tmp_path: Path):
@@ -102,6 +106,7 @@ def test_an_unfinished_store_is_not_whole(folder: Path, tmp_path: Path):
     assert outcome.status == 1
     (damage,) = json.loads(outcome.stdout)["damage"]
     assert (damage["shard"], damage["unfinished"]) == (0, True)
+    assert outcome.error.endswith("The label command that began the store makes these shards")
 
 
 def test_the_teacher_is_told_from_another(folder: Path, tmp_path: Path):
@@ -113,6 +118,7 @@ def test_the_teacher_is_told_from_another(folder: Path, tmp_path: Path):
     outcome = distill("verify", store, "--teacher", other)
     assert outcome.status == 1
     assert f"{other}: the SHA-256 of its weights is" in outcome.stdout
+    assert "give --teacher (and --cfg) that one" in outcome.error
 
 
 def test_the_live_teacher_says_what_the_store_holds(folder: Path, tmp_path: Path):
@@ -132,29 +138,81 @@ def test_the_live_teacher_says_what_the_store_holds(folder: Path, tmp_path: Path
     assert "features/conv20: at most " in text
 
 
+def mirror(patch: pytest.MonkeyPatch, *names: str) -> None:
+    """`label` sees these pictures mirrored, or all: the checksums agree, and no digest can show it."""
+    real = label.load
+
+    def mirrored(path: Path, *given: Any) -> Any:
+        decoded = real(path, *given)
+        if not names or path.name in names:
+            seat = decoded.seat
+            seat.inputs_B3HW[seat.index] = seat.inputs_B3HW[seat.index].flip(-1)
+        return decoded
+
+    patch.setattr(label, "load", mirrored)
+
+
 def test_a_store_that_the_teacher_does_not_say_is_not_whole(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The right weights, checksums that agree, and labels of something else: what no digest can show."""
-    real = label.load
-
-    def mirrored(*given: Any) -> Any:
-        decoded = real(*given)
-        seat = decoded.seat
-        seat.inputs_B3HW[seat.index] = seat.inputs_B3HW[seat.index].flip(-1)
-        return decoded
-
     with monkeypatch.context() as patch:
-        patch.setattr(label, "load", mirrored)
+        mirror(patch)
         given = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
         succeed("label", *given, "--store", tmp_path / "store")
     succeed("verify", tmp_path / "store")
     outcome = distill("verify", tmp_path / "store", "--teacher", folder / "teacher.safetensors", "--json")
     assert outcome.status == 1
+    assert "no repair helps, label anew into another store" in outcome.error
     result = json.loads(outcome.stdout)
     assert not result["whole"]
     assert not result["deviations"][0]["agrees"]
     assert "the teacher says otherwise" in result["damage"][0]["problem"]
+
+
+@pytest.mark.parametrize("wrong", ["none", "one", "all"])
+def test_few_kept_slots_are_enough_to_tell(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a trained teacher that keeps a few slots of 845, where nearly all are empty in any two pictures."""
+    pictures, teacher, store = (
+        copy_pictures(tmp_path / "pictures", 32),
+        ROOT / "demo/teacher.safetensors",
+        tmp_path / "s",
+    )
+    settings = (
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--batch-size",
+        8,
+        "--threads",
+        1,
+        "--min-objectness",
+        0.85,
+    )
+    with monkeypatch.context() as patch:
+        if wrong != "none":
+            mirror(patch, *([pictures[0].name] if wrong == "one" else []))
+        succeed("label", tmp_path / "pictures", "--teacher", teacher, "--store", store, *settings)
+    outcome = distill("verify", store, "--teacher", teacher, "--json")
+    (found,) = json.loads(outcome.stdout)["deviations"]
+    assert 32 <= found["compared"] <= 32 * 8
+    assert (outcome.status, found["agrees"]) == ((0, True) if wrong == "none" else (1, False))
+    assert (found["unexplained"] > 0) == (wrong != "none")
+    if wrong == "one":
+        assert found["kept_alike"] >= KEPT_ALIKE
+        assert found["key"].endswith(pictures[0].name)
+
+
+def test_where_nothing_is_kept_nothing_is_said_of_the_labels(folder: Path, tmp_path: Path):
+    given = (folder / "pictures", "--teacher", folder / "teacher.safetensors", *SETTINGS)
+    succeed("label", *given, "--store", tmp_path / "store", "--min-objectness", 1)
+    check = ("verify", tmp_path / "store", "--teacher", folder / "teacher.safetensors")
+    assert succeed(*check).stdout == (
+        f"{tmp_path / 'store'}: whole and unchanged, and by its digests from this teacher\n"
+        "soft_labels: no kept slot was compared: the store keeps none in these pictures\n"
+    )
+    (found,) = json.loads(succeed(*check, "--json").stdout)["deviations"]
+    assert (found["compared"], found["agrees"]) == (0, None)
 
 
 def test_pictures_to_compare_with_are_looked_for_where_they_are(folder: Path, tmp_path: Path):
@@ -179,6 +237,7 @@ def test_a_repaired_store_is_the_undisturbed_one(folder: Path, store: Path):
     outcome = distill("verify", store, "--repair", "--json")
     assert outcome.status == 1
     assert json.loads(outcome.stdout)["dropped"] == [0, 2]
+    assert outcome.error.endswith("The label command that began the store makes these shards")
     assert "shard 0: its ledger record was dropped" not in distill("verify", store, "--repair").stdout
     assert "3 labelled now" in succeed(*given).stdout
     assert snapshot(store) == snapshot(folder / "store")
