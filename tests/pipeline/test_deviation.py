@@ -1,12 +1,23 @@
 """When does a picture's stored label count as what the teacher says?"""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
+import torch
 from numpy.typing import NDArray
 
-from data.store.schema import StoreAttributes
+from data.images import read_picture
+from data.store.schema import FmNmsAttributes, FmNmsMode, StoreAttributes
+from data.views import render, resize_view
 from pipeline.deviation import KEPT_ALIKE, Deviation, label_deviation, sum_up
+from pipeline.model_source import LoadedDetector, load_detector_source
+from stages.device import Precision
+from stages.label.fm_nms import filter_entries
+from stages.label.teacher import Teacher
+from tests.pictures import ROOT, bccd, stems
 from tests.reference_store import tiny_attributes
 
 ATTRIBUTES = tiny_attributes()
@@ -101,3 +112,62 @@ def test_a_precision_with_fewer_bits_is_given_more():
     assert not compare(stored, entries).agrees
     coarse = replace(attributes(), run=replace(ATTRIBUTES.run, precision="bfloat16"))
     assert label_deviation("picture", stored, entries, coarse).agrees
+
+
+# --- the demo's teacher on real pictures
+
+
+@pytest.fixture(scope="module")
+def source() -> LoadedDetector:
+    return load_detector_source(ROOT / "demo/teacher.safetensors", None, None)
+
+
+@pytest.fixture(scope="module")
+def entries_of(source: LoadedDetector) -> Callable[..., torch.Tensor]:
+    """Before FM-NMS, of 16 pictures, by how they were computed."""
+    views = []
+    for stem in stems(16):
+        pixels = read_picture(bccd() / f"JPEGImages/{stem}.jpg").pixels
+        rows, columns = pixels.shape[:2]
+        view = resize_view(source.resize, rows, columns, source.height, source.width)
+        views.append(torch.from_numpy(render(pixels, view)))
+    pictures_B3HW = torch.stack(views)
+
+    @functools.cache
+    def compute(precision: Precision, batch: int, *, mirrored: bool = False) -> torch.Tensor:
+        teacher = Teacher(
+            source.detector,
+            device=torch.device("cpu"),
+            precision=precision,
+            memory_format=torch.channels_last if batch == 1 else torch.contiguous_format,
+            fm_nms=FmNmsAttributes("off", 3, 0.0),
+        )
+        given = pictures_B3HW.flip(-1) if mirrored else pictures_B3HW
+        return torch.cat([teacher.label(some).soft_labels for some in given.split(batch)])
+
+    return compute
+
+
+@pytest.mark.parametrize("min_objectness", [0.01, 0.5, 0.85])
+@pytest.mark.parametrize("mode", ["local-max", "greedy", "overlap", "off"])
+def test_rounding_is_told_from_other_pictures(
+    mode: FmNmsMode, min_objectness: float, source: LoadedDetector, entries_of: Callable[..., torch.Tensor]
+):
+    rule = FmNmsAttributes(mode, 3, min_objectness)
+    teacher = replace(ATTRIBUTES.teacher, anchors=source.detector.anchors)
+
+    def deviations(stored: torch.Tensor, live: torch.Tensor, precision: str) -> list[Deviation]:
+        run = replace(ATTRIBUTES.run, precision=precision)
+        settings = replace(ATTRIBUTES, fm_nms=rule, teacher=teacher, run=run)
+        kept = filter_entries(stored, torch.tensor(teacher.anchors), rule)
+        return [label_deviation("", kept[i].numpy(), live[i].numpy(), settings) for i in range(len(kept))]
+
+    for precision in ("float32", "bfloat16"):
+        live = entries_of(precision, 1)
+        assert sum_up(deviations(entries_of(precision, 8), live, precision)).agrees
+        others = [
+            each for each in deviations(entries_of(precision, 8, mirrored=True), live, precision) if each.compared
+        ]
+        assert len(others) >= 8
+        assert not any(each.agrees for each in others)
+    assert sum_up(deviations(entries_of("bfloat16", 8), entries_of("float32", 1), "bfloat16")).agrees
