@@ -134,7 +134,7 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
                         f"carla/weight-{weight:g}", mine, EVERYTHING, flags=("--distillation-weight", f"{weight:g}")
                     ),
                     5,
-                    seeds=seeds,
+                    seeds=more_seeds if weight > 1 else seeds,
                 )
                 for weight in (0.5, 2)
             ),
