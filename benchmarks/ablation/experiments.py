@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablation.architecture import architecture
+from ablation.blood_cells import blood_cells
 from ablation.pool import UNLABELLED_SHARES, Pool
 from ablation.profile import Profile
+from ablation.tables import EVERYTHING, OVERLAP, UNDISTILLED, Row, RowMaker, Table
 from ablation.tasks import Commands, Student, Task
 
 THRESHOLDS = (0.3, 0.5, 0.7)
-EVERYTHING = ("labelled", "unlabelled-100")
-UNDISTILLED = ("--distillation-weight", "0")
-CAN_WAIT = 4
 STORES = {
     "local-max, the default": "carla/store",
     "greedy": "carla/store-greedy",
@@ -20,28 +20,6 @@ STORES = {
     "none": "carla/store-off",
 }
 """FM-NMS to the store that was made with it, all by one teacher."""
-OVERLAP = ("--fm-nms", "overlap")
-LEVELS = ((5, 6), (4, 6), (3, 6), (2, 6), (3, 7))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """label: in the table. tasks: the trainings behind it, one for each seed. paper: its figure there, or ""."""
-
-    label: str
-    tasks: tuple[str, ...]
-    paper: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """key: of the command line. title, note: for the page. base: label of the row that the others are compared with."""
-
-    key: str
-    title: str
-    note: str
-    rows: tuple[Row, ...]
-    base: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +47,7 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
     for task in (strong, weak, store, greedy, cell, overlap, unfiltered, weak_store, merged, *pseudo.values()):
         tasks[task.name] = task
 
-    def row(
-        label: str, student: Student, value: int, *, seeds: int = 1, paper: str = "", by: Commands = commands
-    ) -> Row:
-        """value: how early; each further seed comes four places later, or eight for what can wait."""
-        pace = 4 if value < CAN_WAIT else 8
-        made = [by.student(student, seed, value + pace * seed) for seed in range(seeds)]
-        tasks.update((task.name, task) for task in made)
-        return Row(label, tuple(task.name for task in made), paper)
-
+    row = RowMaker(tasks, commands)
     seeds, more_seeds, mine = profile.seeds, profile.more_seeds, store.name
     alone = row(
         "student alone", Student("carla/alone", mine, ("labelled",), flags=UNDISTILLED), 1, seeds=seeds, paper="59.4"
@@ -134,9 +104,9 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
                         f"carla/weight-{weight:g}", mine, EVERYTHING, flags=("--distillation-weight", f"{weight:g}")
                     ),
                     5,
-                    seeds=more_seeds if weight > 1 else seeds,
+                    seeds=several,
                 )
-                for weight in (0.5, 2)
+                for weight, several in ((0.5, seeds), (2, more_seeds))
             ),
             *hard,
         ),
@@ -197,92 +167,9 @@ def make_ablation(pools: Mapping[str, Pool], profile: Profile, work: Path) -> Ab
             unlabelled,
             teachers,
             augmentation,
-            _architecture(row, mine),
-            _bccd(row, tasks, Commands(pools["bccd"], profile, work)),
+            architecture(row, mine),
+            blood_cells(RowMaker(tasks, Commands(pools["bccd"], profile, work))),
         ),
-    )
-
-
-def _architecture(row, store: str) -> Table:  # type: ignore[no-untyped-def]
-    def student(name: str, *flags: str, model: str = "f-yolo") -> Student:
-        return Student(
-            f"carla/net-{name}",
-            store,
-            EVERYTHING,
-            "annotations",
-            (*UNDISTILLED, *flags),
-            ("--model", model),
-            steps_share=0.5,
-        )
-
-    baseline = row("Tiny-YOLO", student("tiny-yolo", model="tiny-yolo"), 8, paper="54.2")
-    rows = [baseline]
-    printed = {
-        (5, 6): ("55.8", "56.7"),
-        (4, 6): ("56.1", "57.6"),
-        (3, 6): ("58.1", "58.4"),
-        (2, 6): ("57.7", "58.2"),
-        (3, 7): ("58.4", "58.9"),
-    }
-    for levels in LEVELS:
-        for merge, figure in zip(("max-pool", "stack"), printed[levels], strict=True):
-            name = f"{levels[0]}-{levels[1]}"
-            flags = ("--merged", name, "--merge", merge, "--no-extra-1x1")
-            rows.append(row(f"Conv{name}, {merge}", student(f"{name}-{merge}", *flags), 9, paper=figure))
-    rows += [
-        row("Conv3-7 and the 1×1 layers, max-pool", student("f-yolo-max-pool", "--merge", "max-pool"), 9, paper="58.6"),
-        row("Conv3-7 and the 1×1 layers, stack: F-YOLO, reading A", student("f-yolo"), 8, paper="59.4"),
-        row("F-YOLO, reading B", student("f-yolo-b", "--reading", "B"), 9),
-    ]
-    return Table(
-        "architecture",
-        "Architecture",
-        "Trained on the annotations of all training pictures, without a teacher; half of the steps of other tables.",
-        tuple(rows),
-        baseline.label,
-    )
-
-
-def _bccd(row, tasks: dict[str, Task], commands: Commands) -> Table:  # type: ignore[no-untyped-def]
-    """Its teacher is the demo's, which has seen the annotations of all training and validation pictures."""
-    store = commands.store("bccd/store", commands.pool.images.parent / "teacher.safetensors")
-    tasks[store.name] = store
-    alone = row(
-        "student alone",
-        Student("bccd/alone", store.name, ("labelled",), flags=UNDISTILLED, steps_share=0.5),
-        6,
-        by=commands,
-    )
-    series = [
-        row(
-            f"full, {share} % of the unlabelled pictures",
-            Student(
-                f"bccd/full-{share}",
-                store.name,
-                ("labelled", *((f"unlabelled-{share}",) if share else ())),
-                steps_share=0.5,
-            ),
-            7,
-            by=commands,
-        )
-        for share in (0, *UNLABELLED_SHARES)
-    ]
-    overlap = commands.store("bccd/store-overlap", commands.pool.images.parent / "teacher.safetensors", *OVERLAP)
-    tasks[overlap.name] = overlap
-    series.append(
-        row(
-            "full, 100 % of them, FM-NMS of overlapping boxes only",
-            Student("bccd/overlap", overlap.name, EVERYTHING, steps_share=0.5),
-            7,
-            by=commands,
-        )
-    )
-    return Table(
-        "bccd",
-        "Blood cells",
-        "BCCD by its own lists, a quarter of the training pictures annotated; half of the steps of the tables above.",
-        (alone, *series),
-        alone.label,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.experiments import STORES, Ablation, Table
+from ablation.experiments import STORES, Ablation
 from ablation.figures import draw_curves, draw_unlabelled
 from ablation.ledger import Ledger
 from ablation.pictures import draw_detections, draw_twins
@@ -14,6 +14,7 @@ from ablation.pool import CARLA_LEFT_OUT, CARLA_SMALLEST, Pool
 from ablation.profile import Profile
 from ablation.recall import CONFIDENT, MATCHED
 from ablation.rows import difference, figures, mean
+from ablation.tables import Table
 from ablation.valid import settled
 
 MINUTE = 60

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablation.experiments import Row
+from ablation.tables import Row
 
 
 def figures(row: Row, results: Mapping[str, Any]) -> list[float]:

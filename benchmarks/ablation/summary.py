@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation.experiments import Row, Table
 from ablation.rows import difference, figures, mean
+from ablation.tables import Row, Table
 
 BEGIN, END = "<!-- make results: begin -->", "<!-- make results: end -->"
 

@@ -98,8 +98,8 @@ def test_a_broken_off_write_leaves_the_last_results(tasks, ledger) -> None:
 
 
 def test_the_table_has_mean_spread_and_the_difference_seed_by_seed() -> None:
-    from ablation.experiments import Row, Table
     from ablation.page import _rows
+    from ablation.tables import Row, Table
 
     alone = Row("alone", ("alone/seed-0", "alone/seed-1"), "59.4")
     full = Row("full", ("full/seed-0", "full/seed-1"))
@@ -163,8 +163,8 @@ def _visible(view, base, box) -> bool:
 
 
 def test_the_readme_shows_the_rows_and_keeps_the_rest(tmp_path: Path) -> None:
-    from ablation.experiments import Row, Table
     from ablation.summary import BEGIN, END, write_summary
+    from ablation.tables import Row, Table
 
     rows = [
         Row("student alone", ("alone/seed-0", "alone/seed-1")),
